@@ -1,0 +1,3 @@
+"""decision: the one place that says which version this is."""
+
+__version__ = "0.1.0"

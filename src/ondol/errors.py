@@ -1,0 +1,144 @@
+"""decision: every error ondol raises on purpose, in one tree.
+
+A message says what is wrong, which value, and what to do about it. Adapters translate the errors of
+the libraries they wrap into these (``raise ... from exc``).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AlreadyClosedError",
+    "AlreadyConfiguredError",
+    "CacheError",
+    "ConfigurationError",
+    "DependencyCycleError",
+    "EntryTooLargeError",
+    "InvalidSettingError",
+    "InvalidTextError",
+    "LeaseTimeoutError",
+    "LifecycleError",
+    "MissingExtraError",
+    "ModelBudgetError",
+    "ModelError",
+    "ModelLoadError",
+    "MonitorError",
+    "NotStartedError",
+    "OndolError",
+    "SimilarityError",
+    "StoreUnavailableError",
+    "UnknownDocumentError",
+    "UnknownModelError",
+    "UnstableKeyError",
+]
+
+
+class OndolError(Exception):
+    """Base of every error that ondol raises on purpose."""
+
+
+class ConfigurationError(OndolError, ValueError):
+    """Something was configured in a way that cannot work."""
+
+
+class InvalidSettingError(ConfigurationError):
+    """One or more settings have values that are not allowed; all of them are named."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """Join ``problems`` (one sentence each) into one message."""
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems) if len(problems) == 1 else "\n".join(f"- {p}" for p in problems))
+
+
+class AlreadyConfiguredError(ConfigurationError):
+    """The default runtime was configured after it had been used."""
+
+
+class MissingExtraError(ConfigurationError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        """Name the missing ``package``, what it is for, and the pip line that installs it."""
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed: pip install 'ondol[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class LifecycleError(OndolError, RuntimeError):
+    """An object was used outside the part of its life in which that is possible."""
+
+
+class NotStartedError(LifecycleError):
+    """The object has not been started yet."""
+
+
+class AlreadyClosedError(LifecycleError):
+    """The object is shutting down or has been shut down."""
+
+
+class CacheError(OndolError):
+    """Base of the cache's errors."""
+
+
+class EntryTooLargeError(CacheError):
+    """One entry is larger than the whole cache."""
+
+
+class UnstableKeyError(CacheError, TypeError):
+    """A value was used as part of a key that has no stable, collision-free form."""
+
+
+class MonitorError(OndolError, ValueError):
+    """A metric or an alert rule is not valid."""
+
+
+class ModelError(OndolError):
+    """Base of the errors about models."""
+
+
+class UnknownModelError(ModelError, LookupError):
+    """No model of that name is registered."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        """Name the unknown model and the ones there are."""
+        super().__init__(f"unknown model {name!r}; known models: {', '.join(sorted(known)) or 'none'}")
+        self.name = name
+        self.known = tuple(sorted(known))
+
+
+class ModelLoadError(ModelError):
+    """A model could not be loaded; ``__cause__`` holds the loader's own error."""
+
+
+class ModelBudgetError(ModelError):
+    """A model does not fit into the memory budget."""
+
+
+class DependencyCycleError(ModelError, ValueError):
+    """Models depend on each other in a circle; the message gives the path."""
+
+
+class LeaseTimeoutError(ModelError, TimeoutError):
+    """A model did not become available in time."""
+
+
+class SimilarityError(OndolError):
+    """Base of the errors about texts and documents."""
+
+
+class InvalidTextError(SimilarityError, ValueError):
+    """A text cannot be analysed; ``field`` says where it stood in the input."""
+
+    def __init__(self, message: str, *, field: str = "text") -> None:
+        """Keep the place of the text beside the message."""
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownDocumentError(SimilarityError, LookupError):
+    """No document of that id is stored."""
+
+
+class StoreUnavailableError(SimilarityError):
+    """The document store cannot be read or written; ``__cause__`` holds the reason."""

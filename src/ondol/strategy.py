@@ -1,0 +1,83 @@
+"""decision: what the loading variables mean together, in one place and in words.
+
+===== ==== ======= ===========================================================================
+FAST  LAZY PRELOAD meaning
+===== ==== ======= ===========================================================================
+true  true  false  development: ready at once; a model loads on its first use
+true  true  true   ready at once; all models load behind it, a first use may come before
+true  false true   ready at once; all models load behind it, a request waits for its model's load
+true  false false  the same: what may not load on use must load ahead of it (a warning says so)
+false true  true   ready when all models are warm; one that went away may load again on use
+false false true   production: ready when all models are warm; none loads on use
+false true  false  ready at once: nothing is asked to be loaded before
+false false false  ready when all models are warm: what may not load on use loads ahead of it (warned)
+===== ==== ======= ===========================================================================
+
+``ENABLE_BACKGROUND_PRELOADING=false`` wins over ``PRELOAD_MODELS``: nothing is loaded ahead of use. Models then have to
+load on use, whatever ``LAZY_LOADING_ENABLED`` says; that is warned of too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ondol.settings import Settings
+
+__all__ = ["LoadingStrategy", "loading_strategy"]
+
+_NO_WAY_TO_LOAD: Final = (
+    "LAZY_LOADING_ENABLED=false and PRELOAD_MODELS=false contradict each other: no model could ever be loaded. "
+    "LAZY_LOADING_ENABLED wins: models are loaded ahead of use."
+)
+_NOT_AHEAD: Final = (
+    "ENABLE_BACKGROUND_PRELOADING=false and PRELOAD_MODELS=true contradict each other. "
+    "ENABLE_BACKGROUND_PRELOADING wins: nothing is loaded ahead of use."
+)
+_ONLY_ON_USE: Final = (
+    "ENABLE_BACKGROUND_PRELOADING=false and LAZY_LOADING_ENABLED=false contradict each other: no model could ever be "
+    "loaded. ENABLE_BACKGROUND_PRELOADING wins: models are loaded on their first use."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadingStrategy:
+    """The effective meaning of the loading variables."""
+
+    is_preloading_all: bool
+    """Whether every registered model is loaded without being asked for."""
+    is_ready_after_preload: bool
+    """Whether readiness waits until they are warm."""
+    is_lazy_loading_enabled: bool
+    """Whether a first use may load a model."""
+    warnings: tuple[str, ...] = ()
+    """Contradictions, each with what wins."""
+
+
+def loading_strategy(settings: Settings) -> LoadingStrategy:
+    """Return what ``settings`` mean for loading."""
+    if not settings.preloading_enabled:
+        return _without_preloading(settings)
+    warnings: tuple[str, ...] = ()
+    is_preloading = settings.preload_models or not settings.lazy_loading_enabled
+    if is_preloading and not settings.preload_models:
+        warnings = (_NO_WAY_TO_LOAD,)
+    return LoadingStrategy(
+        is_preloading_all=is_preloading,
+        is_ready_after_preload=is_preloading and not settings.fast_startup,
+        is_lazy_loading_enabled=settings.lazy_loading_enabled,
+        warnings=warnings,
+    )
+
+
+def _without_preloading(settings: Settings) -> LoadingStrategy:
+    warnings = [_NOT_AHEAD] if settings.preload_models else []
+    if not settings.lazy_loading_enabled:
+        warnings.append(_ONLY_ON_USE)
+    return LoadingStrategy(
+        is_preloading_all=False,
+        is_ready_after_preload=False,
+        is_lazy_loading_enabled=True,
+        warnings=tuple(warnings),
+    )
