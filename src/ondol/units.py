@@ -82,11 +82,12 @@ class Percent(float):
     def __eq__(self, other: object) -> bool:
         """Compare as numbers; unlike anything that is no percentage."""
         value = _percent_value(other)
-        return value is not None and float(self) == value
+        return NotImplemented if value is None else float(self) == value
 
     def __ne__(self, other: object) -> bool:
         """Be the opposite of equality (float defines its own)."""
-        return not self == other
+        value = _percent_value(other)
+        return NotImplemented if value is None else float(self) != value
 
     def __hash__(self) -> int:
         """Hash like the float it is."""
