@@ -1,0 +1,202 @@
+"""service: the whole runtime in one object; starts, stops and joins cache, models, preload, monitor and tuning."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ondol.cache import Cache
+from ondol.clock import SystemClock
+from ondol.models import ModelPool, ModelState
+from ondol.monitor import PerformanceMonitor
+from ondol.monitor.host import HostSampler
+from ondol.preload import Preloader
+from ondol.settings_reader import load_settings
+from ondol.strategy import loading_strategy
+from ondol.tuning import AutoTuner
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Self
+
+    from ondol.clock import Clock
+    from ondol.settings import Settings
+
+__all__ = ["MODEL_MEMORY_SHARE", "OptimizationService"]
+
+logger = logging.getLogger("ondol.service")
+
+MODEL_MEMORY_SHARE = 0.6
+"""Share of the allowed memory that models may take together when ``MODEL_MEMORY_LIMIT_MB`` is not set."""
+
+
+class OptimizationService:
+    """One runtime: its parts are public attributes and keep their identity for its whole life.
+
+    Starting applies the settings to the parts; nothing is replaced, so what was cached or registered before
+    the start is still there. It can be stopped and started again, also in another event loop.
+
+    Thread-safety: ``start`` and ``stop`` belong to one event loop; the parts say for themselves what else is safe.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, clock: Clock | None = None) -> None:
+        """Make the parts; reads the environment when no ``settings`` are given. Starts nothing."""
+        self.settings = settings if settings is not None else load_settings().values
+        self._clock = clock if clock is not None else SystemClock()
+        self._host = HostSampler()
+        self.monitor = PerformanceMonitor(
+            clock=self._clock, is_enabled=self.settings.monitoring_enabled, host=self._host
+        )
+        record = self.monitor.add_metric
+        self.cache = Cache(
+            max_bytes=self.settings.cache_memory_limit_bytes,
+            clock=self._clock,
+            recorder=record,
+            is_enabled=self.settings.cache_enabled,
+        )
+        self.models = ModelPool(clock=self._clock, recorder=record, memory_probe=self._host.rss_bytes)
+        self.preloader = Preloader(self.models, clock=self._clock, recorder=record)
+        self.tuner = AutoTuner(
+            self.cache, self.preloader, self.monitor.get_system_health, clock=self._clock, recorder=record
+        )
+        self._apply(self.settings)
+        self._started: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._started_at_s: float | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it is between ``start`` and ``stop``."""
+        return self._started_at_s is not None
+
+    def _apply(self, settings: Settings) -> None:
+        self.settings = settings
+        self.strategy = loading_strategy(settings)
+        self.cache.set_enabled(settings.cache_enabled)
+        self.cache.resize(settings.cache_memory_limit_bytes)
+        self.models.configure(
+            memory_limit_bytes=self._model_memory_limit_bytes(settings),
+            max_background_loads=settings.preload_max_concurrent,
+            is_lazy_loading_enabled=self.strategy.is_lazy_loading_enabled,
+            lease_timeout_s=settings.lease_timeout_s,
+        )
+        self.preloader.configure(max_concurrent=settings.preload_max_concurrent, is_enabled=settings.preloading_enabled)
+        self.monitor.configure(is_enabled=settings.monitoring_enabled)
+        self.tuner.configure(
+            is_enabled=settings.auto_tuning_enabled, base_cache_bytes=settings.cache_memory_limit_bytes
+        )
+
+    def _model_memory_limit_bytes(self, settings: Settings) -> int:
+        if settings.model_memory_limit_bytes is not None:
+            return settings.model_memory_limit_bytes
+        return int(self._host.allowed_memory_bytes() * MODEL_MEMORY_SHARE)
+
+    async def start(self, settings: Settings | None = None) -> None:
+        """Start every part; serving can begin as soon as this returns, models go on loading behind it.
+
+        Starting a running service again with the same settings does nothing; with others it applies them.
+
+        Raises:
+            Exception: a part failed to start; those already started are stopped again first.
+        """
+        if settings is not None and settings != self.settings:
+            self._apply(settings)
+        if self.is_started:
+            return
+        for warning in self.strategy.warnings:
+            logger.warning(warning)
+        if self.strategy.is_preloading_all:
+            self.preloader.want(*self.models.names())
+        self._started_at_s = self._clock.monotonic()
+        try:
+            for name, part in self._parts():
+                await part.start()
+                self._started.append((name, part.stop))
+        except BaseException:
+            await self.stop()
+            raise
+        logger.info(
+            "service started: environment %s, cache %.0f MB, preloading %s, tuning %s",
+            self.settings.environment,
+            self.settings.cache_memory_limit_mb,
+            "on" if self.settings.preloading_enabled else "off",
+            "on" if self.settings.auto_tuning_enabled else "off",
+        )
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [
+            ("monitor", self.monitor),
+            ("cache", self.cache),
+            ("models", self.models),
+            ("preloader", self.preloader),
+            ("tuner", self.tuner),
+        ]
+
+    async def stop(self) -> None:
+        """Stop every part in reverse order: loads end, leases are waited for, models unloaded. Safe to call twice.
+
+        Cancellation: a part that is stopping is cancelled; the parts after it are still stopped.
+
+        Raises:
+            ExceptionGroup: parts that failed to stop; the others are stopped all the same.
+        """
+        failures: list[Exception] = []
+        cancelled: asyncio.CancelledError | None = None
+        while self._started:
+            name, stop = self._started.pop()
+            try:
+                await stop()
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+            except Exception as exc:
+                logger.exception("%s failed to stop", name)
+                failures.append(exc)
+        was_started, self._started_at_s = self.is_started, None
+        if cancelled is not None:
+            raise cancelled
+        if failures:
+            raise ExceptionGroup("parts of the service failed to stop", failures)
+        if was_started:
+            logger.info("service stopped")
+
+    async def __aenter__(self) -> Self:
+        """Start it."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """Stop it."""
+        await self.stop()
+
+    def readiness(self) -> dict[str, Any]:
+        """Return whether it may be sent requests, and each model's state in words.
+
+        Where the loading strategy says so (``ondol.strategy``), it is ready only when every model has been loaded
+        and has answered its warm-up call.
+        """
+        models = [
+            {
+                "name": status.name,
+                "state": str(status.state),
+                "ready": status.state is ModelState.READY,
+                "required": self.strategy.is_ready_after_preload,
+                "reason": status.reason,
+            }
+            for status in self.models.statuses()
+        ]
+        waiting = [model["name"] for model in models if model["required"] and not model["ready"]]
+        return {"ready": self.is_started and not waiting, "waiting_for": waiting, "models": models}
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return the statistics of every part, and the health of the machine, as plain values."""
+        return {
+            "environment": self.settings.environment,
+            "started": self.is_started,
+            "uptime_seconds": 0.0 if self._started_at_s is None else self._clock.monotonic() - self._started_at_s,
+            "cache": self.cache.get_stats(),
+            "models": self.models.get_stats(),
+            "preloader": self.preloader.get_stats(),
+            "monitor": self.monitor.get_stats(),
+            "tuner": self.tuner.get_stats(),
+            "system_health": self.monitor.get_system_health(),
+        }
