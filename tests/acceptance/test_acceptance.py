@@ -1,0 +1,51 @@
+"""The guide's three scripts: their scenarios hold in every profile, and the scripts tell by their exit status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.acceptance import hybrid_loading, optimization_system, server_startup
+from tests.acceptance.report import Report
+from tests.acceptance.server_process import ROOT
+
+SCENARIOS = {
+    "hybrid_loading": hybrid_loading,
+    "optimization_system": optimization_system,
+    "server_startup": server_startup,
+}
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("environment", ["development", "production", "testing"])
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
+def test_scenario_holds(scenario: str, environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENVIRONMENT", environment)
+    report = SCENARIOS[scenario].measure()
+    assert not report.misses, report.text()
+    assert len(report.rows) >= 5
+
+
+@pytest.mark.server
+def test_the_script_prints_the_table_and_exits_with_its_outcome() -> None:
+    environ = {**os.environ, "ENVIRONMENT": "testing"}
+    result = subprocess.run(
+        [sys.executable, "test_hybrid_loading.py"], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "measured" in result.stdout
+    assert "everything holds" in result.stdout
+
+
+def test_a_target_that_is_missed_is_said_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("a scenario")
+    report.add("too slow", 2.0, "s", 1.0)
+    report.add("too few", 79.9, "%", 80, "higher")
+    report.add("fine", 0, "", 0, "equal")
+    assert report.finish() == 1
+    printed = capsys.readouterr().out
+    assert printed.count("FALLS SHORT") == 2
+    assert "2 of 3 fall short" in printed

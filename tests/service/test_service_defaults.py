@@ -1,0 +1,70 @@
+"""The process-wide runtime: made on first use, configured only before, one and the same everywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+import ondol
+from ondol.errors import InvalidSettingError
+
+
+def run_program(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_decorating_builds_nothing() -> None:
+    code = """
+import sys
+from ondol import cache_result, monitor_performance
+@cache_result("x", ttl_hours=1)
+def f(): return 1
+@monitor_performance("y", "seconds")
+async def g(): return 1
+from ondol import defaults
+print(defaults._default._service)
+"""
+    assert run_program(code) == "None"
+
+
+def test_configuring_after_first_use_names_the_place() -> None:
+    code = """
+import ondol
+from ondol.settings import resolve
+cache = ondol.intelligent_cache  # line 4
+try:
+    ondol.configure(resolve().values)
+except ondol.OndolError as error:
+    print(type(error).__name__, error)
+"""
+    printed = run_program(code)
+    assert printed.startswith("AlreadyConfiguredError")
+    assert "<string>:4" in printed
+
+
+def test_configuring_before_first_use_counts() -> None:
+    code = """
+import ondol
+from ondol.settings import resolve
+ondol.configure(resolve(arguments={"cache_memory_limit_mb": 3}).values)
+print(ondol.intelligent_cache.max_bytes)
+"""
+    assert run_program(code) == str(3 * 1024 * 1024)
+
+
+def test_an_unknown_environment_changes_nothing() -> None:
+    runtime = ondol.runtime()
+    before = runtime.settings
+    with pytest.raises(InvalidSettingError, match="development, production, testing"):
+        asyncio.run(ondol.initialize_optimization("staging"))
+    assert runtime.settings is before
+    assert not runtime.is_started
+
+
+def test_shutting_down_what_never_started_is_fine() -> None:
+    asyncio.run(ondol.shutdown_optimization())

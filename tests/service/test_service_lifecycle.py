@@ -1,0 +1,191 @@
+"""The one service: starts and stops its parts in order, survives failures, and can be started again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from ondol import ModelSpec, ModelState, OptimizationService
+from ondol.settings import Settings, resolve
+from ondol.testing import VirtualClock, run_virtual
+
+
+def settings(**arguments: Any) -> Settings:
+    return resolve(arguments={"environment": "testing", **arguments}).values
+
+
+def test_starts_answers_and_stops_with_nothing_left_behind() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(), clock=clock)
+        service.models.register(ModelSpec(name="m", load=lambda: "model"))
+        async with service:
+            assert service.is_started
+            async with service.models.lease("m") as model:
+                assert model == "model"
+            stats = service.get_stats()
+            assert stats["environment"] == "testing"
+            assert set(stats) >= {"cache", "models", "preloader", "monitor", "tuner", "system_health"}
+        assert not service.is_started
+        assert service.models.status("m").state is not ModelState.READY
+
+    run_virtual(scenario)
+
+
+def test_parts_keep_their_identity_and_take_the_new_settings() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(), clock=clock)
+        parts = (service.cache, service.models, service.preloader, service.monitor, service.tuner)
+        await service.cache.set("kept", 1)
+        await service.start(settings(environment="production", cache_memory_limit_mb=5))
+        assert (service.cache, service.models, service.preloader, service.monitor, service.tuner) == parts
+        assert service.cache.max_bytes == 5 * 1024 * 1024
+        assert await service.cache.get("kept") == 1
+        await service.stop()
+
+    run_virtual(scenario)
+
+
+def test_starts_again_in_another_event_loop() -> None:
+    service = OptimizationService(settings())
+    service.models.register(ModelSpec(name="m", load=threading.get_ident))
+
+    async def use() -> None:
+        async with service, service.models.lease("m") as model:
+            assert isinstance(model, int)
+
+    asyncio.run(use())
+    asyncio.run(use())
+    assert service.models.status("m").load_count == 2
+
+
+def test_stopping_twice_and_starting_twice_do_nothing() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(), clock=clock)
+        await service.stop()
+        await service.start()
+        await service.start()
+        await service.stop()
+        await service.stop()
+
+    run_virtual(scenario)
+
+
+def test_a_part_that_fails_to_start_takes_the_others_down_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(), clock=clock)
+
+        async def broken() -> None:
+            raise OSError("no threads left")
+
+        monkeypatch.setattr(service.preloader, "start", broken)
+        with pytest.raises(OSError, match="no threads left"):
+            await service.start()
+        assert not service.is_started
+        monkeypatch.undo()
+        async with service:
+            assert service.is_started
+
+    run_virtual(scenario)
+
+
+def test_a_part_that_fails_to_stop_does_not_keep_the_others_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(), clock=clock)
+        service.models.register(ModelSpec(name="m", load=lambda: "model"))
+        await service.start()
+        await service.models.load("m")
+        real_stop = service.tuner.stop
+
+        async def broken() -> None:
+            await real_stop()
+            raise RuntimeError("tuner lost its notes")
+
+        monkeypatch.setattr(service, "_started", [(n, broken if n == "tuner" else s) for n, s in service._started])
+        with pytest.raises(ExceptionGroup) as raised:
+            await service.stop()
+        assert "tuner lost its notes" in str(raised.value.exceptions[0])
+        assert service.models.status("m").state is not ModelState.READY
+
+    run_virtual(scenario)
+
+
+def test_production_is_ready_only_when_every_model_is_warm() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        gate = asyncio.Event()
+        warmed: list[str] = []
+
+        async def load() -> str:
+            await gate.wait()
+            return "model"
+
+        service = OptimizationService(settings(environment="production"), clock=clock)
+        service.models.register(ModelSpec(name="slow", load=load, warm_up=warmed.append))
+        service.models.register(ModelSpec(name="fast", load=lambda: "other"))
+        async with service:
+            await asyncio.sleep(1)
+            readiness = service.readiness()
+            assert readiness["ready"] is False
+            assert readiness["waiting_for"] == ["slow"]
+            gate.set()
+            await service.preloader.wait_idle()
+            assert warmed == ["model"]
+            assert service.readiness()["ready"] is True
+
+    run_virtual(scenario)
+
+
+def test_a_model_that_fails_to_preload_keeps_production_unready_and_says_why() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        def load() -> None:
+            raise OSError("weights are missing")
+
+        service = OptimizationService(settings(environment="production"), clock=clock)
+        service.models.register(ModelSpec(name="broken", load=load))
+        async with service:
+            await service.preloader.wait_idle()
+            readiness = service.readiness()
+            assert readiness["ready"] is False
+            assert "weights are missing" in str(readiness["models"])
+            assert service.preloader.get_stats()["success_rate"] < "100%"
+
+    run_virtual(scenario)
+
+
+def test_development_is_ready_at_once_and_loads_nothing_unasked() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(environment="development"), clock=clock)
+        service.models.register(ModelSpec(name="lazy", load=lambda: "model"))
+        async with service:
+            await asyncio.sleep(60)
+            assert service.readiness()["ready"] is True
+            assert service.models.get_stats()["loads"] == 0
+
+    run_virtual(scenario)
+
+
+@pytest.mark.parametrize(
+    ("switch", "observe"),
+    [
+        ("cache_enabled", lambda service: service.cache.is_enabled),
+        ("auto_tuning_enabled", lambda service: service.tuner.get_stats()["mode"] == "on"),
+    ],
+)
+def test_switches_reach_their_parts(switch: str, observe: Any) -> None:
+    assert observe(OptimizationService(settings(**{switch: True})))
+    assert not observe(OptimizationService(settings(**{switch: False})))
+
+
+def test_background_preloading_off_loads_nothing_ahead_of_use() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(environment="production", preloading_enabled=False), clock=clock)
+        service.preloader.register("wanted", 10, lambda: "model")
+        async with service:
+            await asyncio.sleep(60)
+            assert service.models.get_stats()["loads"] == 0
+            async with service.models.lease("wanted") as model:
+                assert model == "model"
+
+    run_virtual(scenario)
