@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "src" / "ondol"
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
-KINDS = ("decision:", "service:", "adapter:")
+KINDS = ("decision:", "service:", "adapter:", "facade:")
 EFFECTS = {"asyncio", "os", "time", "random", "logging", "threading", "socket", "subprocess"}
 
 
@@ -29,28 +29,55 @@ def code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef, source: list[str]) 
 
 
 def runtime_imports(tree: ast.Module) -> set[str]:
-    """Return the top-level names of the modules imported at run time (not under TYPE_CHECKING)."""
+    """Return the names of the modules imported at module level at run time (not under TYPE_CHECKING)."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    return {name.split(".")[0] for name in names}
+    return names
 
 
-def check(path: Path) -> tuple[list[str], list[int]]:
+def kind_of(path: Path) -> str:
+    """Return the word that begins the module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split(" ", 1)[0]
+
+
+def file_of(module: str, root: Path) -> Path | None:
+    """Return the file of an ondol module below ``root`` (the package's folder), if it is one."""
+    parts = module.split(".")
+    if parts[0] != "ondol":
+        return None
+    base = root.joinpath(*parts[1:])
+    candidates = (base.with_suffix(".py"), base / "__init__.py") if len(parts) > 1 else (root / "__init__.py",)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def decision_faults(where: Path, imports: set[str], root: Path) -> list[str]:
+    """Say what a decision imports that it must not: effects, and modules that are no decisions."""
+    faults = []
+    if effects := {name.split(".")[0] for name in imports} & EFFECTS:
+        faults.append(f"{where}: a decision imports {', '.join(sorted(effects))}; decisions have no effects")
+    for name in sorted(imports):
+        path = file_of(name, root)
+        if path is not None and kind_of(path) != "decision:":
+            faults.append(f"{where}: a decision imports {name}, which is no decision")
+    return faults
+
+
+def check(path: Path, root: Path) -> tuple[list[str], list[int]]:
     """Return the faults of one module and the lengths of its functions."""
     text = path.read_text(encoding="utf-8")
-    tree, source, where = ast.parse(text), text.splitlines(), path.relative_to(ROOT)
+    tree, source, where = ast.parse(text), text.splitlines(), path.relative_to(root.parent)
     faults: list[str] = []
     if len(source) > MAX_MODULE_LINES:
         faults.append(f"{where}: {len(source)} lines, at most {MAX_MODULE_LINES}; split it by responsibility")
     kind = (ast.get_docstring(tree) or "").split(" ", 1)[0]
     if kind not in KINDS:
         faults.append(f"{where}: the docstring must begin with one of {', '.join(KINDS)}")
-    if kind == "decision:" and (effects := runtime_imports(tree) & EFFECTS):
-        faults.append(f"{where}: a decision imports {', '.join(sorted(effects))}; decisions have no effects")
+    if kind == "decision:":
+        faults += decision_faults(where, runtime_imports(tree), root)
     lengths = []
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -68,17 +95,16 @@ def main(root: Path = SOURCES) -> int:
     lengths: list[int] = []
     modules = sorted(root.rglob("*.py"))
     for path in modules:
-        module_faults, module_lengths = check(path)
+        module_faults, module_lengths = check(path, root)
         faults += module_faults
         lengths += module_lengths
     p95 = quantiles(lengths, n=20)[-1] if len(lengths) > 1 else 0
-    print(
-        f"shape: {len(modules)} modules, {len(lengths)} functions, median {median(lengths):.0f} code lines, p95 {p95:.0f} (aim ≤ 30)"
-    )
+    print(f"shape: {len(modules)} modules, {len(lengths)} functions")
+    print(f"shape: code lines a function: median {median(lengths):.0f}, p95 {p95:.0f} (aim ≤ 30)")
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else SOURCES))

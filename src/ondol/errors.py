@@ -21,9 +21,12 @@ __all__ = [
     "ModelBudgetError",
     "ModelError",
     "ModelLoadError",
+    "ModelNotLoadedError",
     "MonitorError",
     "NotStartedError",
     "OndolError",
+    "ServerError",
+    "ServerUnreachableError",
     "SimilarityError",
     "StoreUnavailableError",
     "UnknownDocumentError",
@@ -111,6 +114,10 @@ class ModelLoadError(ModelError):
     """A model could not be loaded; ``__cause__`` holds the loader's own error."""
 
 
+class ModelNotLoadedError(ModelError):
+    """The model is registered but not loaded, and loading on first use is switched off."""
+
+
 class ModelBudgetError(ModelError):
     """A model does not fit into the memory budget."""
 
@@ -128,12 +135,13 @@ class SimilarityError(OndolError):
 
 
 class InvalidTextError(SimilarityError, ValueError):
-    """A text cannot be analysed; ``field`` says where it stood in the input."""
+    """A text cannot be analysed; ``field`` says where it stood in the input, ``limit`` the bound it broke, if any."""
 
-    def __init__(self, message: str, *, field: str = "text") -> None:
-        """Keep the place of the text beside the message."""
+    def __init__(self, message: str, *, field: str = "text", limit: int | None = None) -> None:
+        """Keep the place of the text, and the limit, beside the message."""
         super().__init__(message)
         self.field = field
+        self.limit = limit
 
 
 class UnknownDocumentError(SimilarityError, LookupError):
@@ -142,3 +150,11 @@ class UnknownDocumentError(SimilarityError, LookupError):
 
 class StoreUnavailableError(SimilarityError):
     """The document store cannot be read or written; ``__cause__`` holds the reason."""
+
+
+class ServerError(OndolError):
+    """A running server was asked something and did not give a usable answer."""
+
+
+class ServerUnreachableError(ServerError):
+    """No server answers at the address."""

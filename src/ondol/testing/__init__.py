@@ -1,4 +1,4 @@
-"""Helpers for testing code that uses ondol: a fake clock and an event loop on virtual time."""
+"""service: helpers for testing code that uses ondol: a fake clock and an event loop on virtual time."""
 
 from __future__ import annotations
 
