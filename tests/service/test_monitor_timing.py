@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ondol.errors import MonitorError
+from ondol.monitor import PerformanceMonitor, make_monitor_performance
+from ondol.testing import FakeClock, VirtualClock, run_virtual
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+
+def figures(monitor: PerformanceMonitor, name: str) -> dict[str, Any]:
+    return dict(monitor.get_stats()["metrics"][name])
+
+
+def test_a_plain_function_keeps_its_result_name_and_signature() -> None:
+    clock = FakeClock()
+    monitor = PerformanceMonitor(clock=clock)
+
+    @monitor.timed("work")
+    def work(a: int, *, b: int = 2) -> int:
+        """Work."""
+        clock.advance(0.25)
+        return a + b
+
+    assert work(1, b=3) == 4
+    assert (work.__name__, work.__doc__) == ("work", "Work.")
+    assert str(inspect.signature(work)) == "(a: 'int', *, b: 'int' = 2) -> 'int'"
+    assert figures(monitor, "work")["last"] == 0.25
+    assert figures(monitor, "work")["unit"] == "seconds"
+
+
+def test_of_a_coroutine_the_await_is_measured() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        monitor = PerformanceMonitor(clock=clock)
+
+        @monitor.timed("work", "ms")
+        async def work() -> str:
+            await asyncio.sleep(2.0)
+            return "done"
+
+        assert inspect.iscoroutinefunction(work)
+        assert await work() == "done"
+        assert figures(monitor, "work")["last"] == pytest.approx(2000.0)
+        assert figures(monitor, "work")["unit"] == "milliseconds"
+
+    run_virtual(scenario)
+
+
+def test_of_a_plain_function_that_returns_a_coroutine_the_await_is_measured_too() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        monitor = PerformanceMonitor(clock=clock)
+
+        async def inner() -> int:
+            await asyncio.sleep(3.0)
+            return 7
+
+        def work() -> Coroutine[Any, Any, int]:
+            return inner()
+
+        assert await monitor.timed("work")(work)() == 7
+        assert figures(monitor, "work")["last"] == pytest.approx(3.0)
+
+    run_virtual(scenario)
+
+
+class Callable:
+    async def __call__(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def two_sleeps(first_s: float, second_s: float) -> None:
+    await asyncio.sleep(first_s + second_s)
+
+
+def test_callable_objects_and_partials() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        monitor = PerformanceMonitor(clock=clock)
+        await monitor.timed("partial")(functools.partial(two_sleeps, 1.0))(2.0)
+        assert figures(monitor, "partial")["last"] == pytest.approx(3.0)
+        await monitor.timed("object")(Callable())(4.0)
+        assert figures(monitor, "object")["last"] == pytest.approx(4.0)
+
+    run_virtual(scenario)
+
+
+def test_errors_are_counted_apart_and_go_on_their_way() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        monitor = PerformanceMonitor(clock=clock)
+
+        @monitor.timed("plain")
+        def plain() -> None:
+            raise KeyError("x")
+
+        @monitor.timed("coroutine")
+        async def coroutine() -> None:
+            await asyncio.sleep(1.0)
+            raise KeyError("x")
+
+        for _ in range(3):
+            with pytest.raises(KeyError):
+                plain()
+            with pytest.raises(KeyError):
+                await coroutine()
+        for name in ("plain", "coroutine"):
+            assert figures(monitor, f"{name}.errors")["sum"] == 3
+            assert name not in monitor.get_stats()["metrics"]
+
+    run_virtual(scenario)
+
+
+def test_cancelling_is_no_error_and_is_not_swallowed() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        monitor = PerformanceMonitor(clock=clock)
+
+        @monitor.timed("work")
+        async def work() -> None:
+            await asyncio.sleep(100.0)
+
+        task = asyncio.ensure_future(work())
+        await asyncio.sleep(1.0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        metrics = monitor.get_stats()["metrics"]
+        assert metrics["work.cancelled"]["sum"] == 1
+        assert "work.errors" not in metrics
+
+    run_virtual(scenario)
+
+
+def test_a_block_is_measured_with_labels_and_nests() -> None:
+    clock = FakeClock()
+    monitor = PerformanceMonitor(clock=clock)
+    block = monitor.measure("load", model="m")
+    with block:
+        clock.advance(1.0)
+        with block:
+            clock.advance(2.0)
+    series = figures(monitor, "load")["series"]
+    assert [(s["labels"], s["min"], s["max"]) for s in series] == [({"model": "m"}, 2.0, 3.0)]
+    with pytest.raises(KeyError), monitor.measure("load"):
+        raise KeyError
+    assert figures(monitor, "load.errors")["count"] == 1
+
+
+def test_what_cannot_be_measured_is_refused_when_decorating() -> None:
+    monitor = PerformanceMonitor()
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(MonitorError, match="generator"):
+        monitor.timed("a")(generator)
+    with pytest.raises(MonitorError, match="bytes"):
+        monitor.timed("a", "bytes")
+    with pytest.raises(MonitorError, match="not valid"):
+        monitor.measure("not a name")
+
+
+def test_the_guides_decorator_asks_for_the_monitor_on_each_call() -> None:
+    monitors: list[PerformanceMonitor] = []
+    monitor_performance = make_monitor_performance(lambda: monitors[-1])
+
+    @monitor_performance("my_function", "seconds")
+    def my_function() -> str:
+        return "result"
+
+    for _ in range(2):
+        monitors.append(PerformanceMonitor())
+        assert my_function() == "result"
+    assert [figures(monitor, "my_function")["count"] for monitor in monitors] == [1, 1]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ondol.monitor.log_lines import LogLine, console_line, json_line
+
+
+def line(message: str = "loaded", fields: dict[Any, Any] | None = None, exc: str = "", level: str = "INFO") -> LogLine:
+    return LogLine(1_750_000_000.1234, level, "ondol.cache", message, fields or {}, exc)
+
+
+def parsed(given: LogLine) -> dict[str, Any]:
+    raw = json_line(given)
+    assert raw.endswith(b"\n")
+    assert raw.count(b"\n") == 1
+    content = json.loads(raw)
+    assert isinstance(content, dict)
+    return content
+
+
+def test_a_line_has_its_keys_and_time_in_utc() -> None:
+    assert parsed(line(fields={"model": "m", "bytes": 5})) == {
+        "ts": "2025-06-15T15:06:40.123Z",
+        "level": "INFO",
+        "logger": "ondol.cache",
+        "message": "loaded",
+        "model": "m",
+        "bytes": 5,
+    }
+
+
+def test_korean_is_written_as_it_is() -> None:
+    raw = json_line(line("모델을 불러왔습니다", {"이름": "한국어"}))
+    assert "모델을 불러왔습니다".encode() in raw
+    assert '"이름": "한국어"'.encode() in raw
+
+
+def test_a_field_never_hides_a_key_of_the_line() -> None:
+    content = parsed(line(fields={"message": "mine", "ts": 1}))
+    assert content["message"] == "loaded"
+    assert (content["message_"], content["ts_"]) == ("mine", 1)
+
+
+def test_a_traceback_and_line_breaks_stay_in_one_line() -> None:
+    content = parsed(line("a\nb", exc="Traceback\n  File"))
+    assert content["message"] == "a\nb"
+    assert content["exc"] == "Traceback\n  File"
+
+
+def circle() -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    fields["self"] = fields
+    return fields
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"x": float("nan")},
+        {"x": float("inf")},
+        {(1, 2): "tuple"},
+        {"x": object()},
+        {"x": {1, 2}},
+        {"x": b"bytes"},
+        circle(),
+    ],
+)
+def test_what_json_does_not_know_is_written_as_text(fields: dict[Any, Any]) -> None:
+    assert parsed(line(fields=fields))["message"] == "loaded"
+
+
+def test_a_lone_surrogate_is_no_reason_to_lose_the_line() -> None:
+    assert parsed(line("bad \udc80 text"))["message"] == "bad \udc80 text"
+
+
+def test_the_console_line_is_plain_without_a_terminal() -> None:
+    text = console_line(line(fields={"model": "m", "s": 0.123456, "long": "x" * 100}), is_coloured=False)
+    assert text.endswith(" INFO    cache       loaded  model=m s=0.1235\n")
+    assert "\x1b" not in text
+
+
+def test_the_console_line_is_coloured_on_a_terminal() -> None:
+    assert "\x1b[31mERROR" in console_line(line(level="ERROR"), is_coloured=True)
+
+
+def test_a_message_cannot_forge_a_line_or_move_the_cursor() -> None:
+    text = console_line(line("one\n12:00:00 ERROR two \x1b[2J \x9b"), is_coloured=False)
+    assert text.count("\n") == 1
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+
+
+def test_a_traceback_is_indented_below_its_line() -> None:
+    text = console_line(line(exc="Traceback:\n  ValueError: no"), is_coloured=False)
+    assert text.splitlines()[1:] == ["    Traceback:", "      ValueError: no"]
