@@ -1,0 +1,1 @@
+"""service: the command line: one module a command, loaded when that command runs."""

