@@ -1,0 +1,182 @@
+"""decision: what the live status page shows, drawn from the service's statistics as plain JSON values.
+
+The page must go on showing the rest when one part of the statistics is missing or odd, so every value is looked up
+with care: what is absent, of another kind, or not a finite number becomes ``None`` (the page shows a dash).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+__all__ = ["MAX_DECISIONS", "MAX_RATE_GAP_S", "REQUEST_METRIC", "snapshot"]
+
+REQUEST_METRIC: Final = "http.request_seconds"
+"""The metric that holds the duration of every request the server answered."""
+
+MAX_RATE_GAP_S: Final = 10.0
+"""Snapshots further apart than this give no request rate: it would be the mean of a time nobody was watching."""
+
+MAX_DECISIONS: Final = 8
+"""Most tuning decisions shown, newest first."""
+
+_MODEL_FIELDS: Final = ("size_bytes", "load_seconds", "leases", "priority")
+
+
+def snapshot(
+    stats: Mapping[str, Any], readiness: Mapping[str, Any], *, previous: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return one snapshot for the page; every leaf is a string, boolean, finite number or ``None``.
+
+    Args:
+        stats: what ``OptimizationService.get_stats()`` returns.
+        readiness: what ``OptimizationService.readiness()`` returns.
+        previous: the snapshot before this one; the request rate is the difference to it.
+    """
+    health = _mapping(stats.get("system_health"))
+    monitor = _mapping(stats.get("monitor"))
+    uptime_s = _number(stats.get("uptime_seconds"))
+    return {
+        "environment": _text(stats.get("environment")),
+        "is_ready": readiness.get("ready") is True,
+        "uptime_s": uptime_s,
+        "models": _models(_mapping(stats.get("models")), readiness),
+        "model_memory": _pick(stats.get("models"), "used_bytes", "limit_bytes"),
+        "memory": _memory(health),
+        "process": {
+            "cpu_percent": _number(health.get("cpu_percent")),
+            "threads": _number(health.get("threads")),
+            "open_files": _number(health.get("open_files")),
+            "loop_lag_s": _number(health.get("loop_lag_seconds")),
+        },
+        "cache": _pick(
+            stats.get("cache"),
+            *("hit_rate", "hits", "misses", "entries", "used_bytes", "max_bytes", "evictions", "saved_seconds"),
+        ),
+        "preloader": _preloader(_mapping(stats.get("preloader"))),
+        "alerts": _alerts(monitor.get("alerts")),
+        "tuner": _tuner(_mapping(stats.get("tuner"))),
+        "requests": _requests(_mapping(monitor.get("metrics")), uptime_s, previous or {}),
+    }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: object) -> float | int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    # Percent and its like are floats with their own text form; the page gets the bare number.
+    return value if type(value) is int else float(value)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def _items(value: object) -> list[Any]:
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else []
+
+
+def _pick(source: object, *names: str) -> dict[str, Any]:
+    mapping = _mapping(source)
+    return {name: _number(mapping.get(name)) for name in names}
+
+
+def _models(stats: Mapping[str, Any], readiness: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Join the pool's figures and the readiness report by name; each may know models the other does not."""
+    figures = {_text(model.get("name")): model for model in map(_mapping, _items(stats.get("models")))}
+    reports = {_text(model.get("name")): model for model in map(_mapping, _items(readiness.get("models")))}
+    return [_model(name, figures.get(name, {}), reports.get(name, {})) for name in {**figures, **reports}]
+
+
+def _model(name: str, figures: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    state = _text(report.get("state") or figures.get("state")).lower()
+    return {
+        "name": name,
+        "state": state,
+        "is_ready": report.get("ready") is True or state == "ready",
+        "reason": _text(report.get("reason") or figures.get("reason")),
+        **_pick(figures, *_MODEL_FIELDS),
+    }
+
+
+def _memory(health: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "rss_bytes": _number(health.get("rss_bytes")),
+        "used_bytes": _number(health.get("memory_used_bytes")),
+        "limit_bytes": _number(health.get("memory_limit_bytes")),
+        "percent": _number(health.get("memory_percent")),
+    }
+
+
+def _count(value: object) -> float | int | None:
+    return len(value) if isinstance(value, (Mapping, Sequence)) and not isinstance(value, str) else _number(value)
+
+
+def _preloader(stats: Mapping[str, Any]) -> dict[str, Any]:
+    blocked = _mapping(stats.get("blocked"))
+    return {
+        "success_rate": _number(stats.get("success_rate")),
+        "attempts": _count(stats.get("attempts")),
+        "failed": _count(stats.get("failed")),
+        "queued": _count(stats.get("queued")),
+        "loading": _count(stats.get("loading")),
+        "blocked": [
+            {"name": _text(name), "waits_on": [_text(other) for other in _items(missing)]}
+            for name, missing in blocked.items()
+        ],
+        "paused_reason": _text(stats.get("paused_reason")),
+    }
+
+
+def _alerts(alerts: object) -> list[dict[str, Any]]:
+    active = _mapping(alerts).get("active", alerts)
+    if isinstance(active, Mapping):
+        active = [{"name": name, **_mapping(alert)} for name, alert in active.items()]
+    return [_alert(alert) for alert in _items(active)]
+
+
+def _alert(alert: object) -> dict[str, Any]:
+    if not isinstance(alert, Mapping):
+        return {"name": _text(alert), "severity": "warning", "reason": "", "message": "", "value": None}
+    return {
+        "name": _text(alert.get("name") or alert.get("rule")),
+        "severity": _text(alert.get("severity")) or "warning",
+        "reason": _text(alert.get("reason") or alert.get("condition")),
+        "message": _text(alert.get("message")),
+        "value": _number(alert.get("value")),
+    }
+
+
+def _tuner(stats: Mapping[str, Any]) -> dict[str, Any]:
+    decisions = [_decision(decision) for decision in _items(stats.get("decisions"))]
+    return {
+        "mode": _text(stats.get("mode")),
+        "state": _text(stats.get("state")),
+        "decisions": decisions[-MAX_DECISIONS:][::-1],
+    }
+
+
+def _decision(decision: object) -> str:
+    if isinstance(decision, Mapping):
+        return _text(decision.get("sentence") or decision.get("message") or decision.get("reason"))
+    return _text(decision)
+
+
+def _requests(
+    metrics: Mapping[str, Any], uptime_s: float | None, previous: Mapping[str, Any]
+) -> dict[str, float | int | None]:
+    metric = _mapping(metrics.get(REQUEST_METRIC))
+    count = _number(metric.get("count"))
+    before = _number(_mapping(previous.get("requests")).get("count"))
+    before_s = _number(previous.get("uptime_s"))
+    per_s = None
+    if count is not None and before is not None and uptime_s is not None and before_s is not None:
+        gap_s = uptime_s - before_s
+        # A restarted service counts from zero again: no rate until the next snapshot.
+        per_s = (count - before) / gap_s if 0 < gap_s <= MAX_RATE_GAP_S and count >= before else None
+    recent = _mapping(metric.get("last_5_minutes"))
+    return {"count": count, "per_s": per_s, "p50_s": _number(recent.get("p50")), "p99_s": _number(recent.get("p99"))}

@@ -1,0 +1,180 @@
+"""What the status page shows, from statistics as they come and from statistics gone wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from ondol.server.middleware import REQUEST_METRIC as RECORDED_METRIC
+from ondol.server.snapshot import MAX_DECISIONS, MAX_RATE_GAP_S, REQUEST_METRIC, snapshot
+from ondol.units import Percent
+
+READINESS = {
+    "ready": True,
+    "models": [{"name": "small", "state": "ready", "ready": True, "reason": "loaded and warm"}],
+}
+
+
+def stats(**changes: Any) -> dict[str, Any]:
+    return {
+        "environment": "production",
+        "uptime_seconds": 60.0,
+        "cache": {
+            "hits": 83,
+            "misses": 17,
+            "hit_rate": Percent(83.0),
+            "entries": 5,
+            "used_bytes": 1000,
+            "max_bytes": 4000,
+            "evictions": 2,
+            "saved_seconds": 1.5,
+        },
+        "models": {
+            "models": [{"name": "small", "state": "ready", "leases": 2, "size_bytes": 10, "load_seconds": 0.5}],
+            "used_bytes": 10,
+            "limit_bytes": 100,
+        },
+        "preloader": {"success_rate": Percent(50.0), "attempts": 2, "failed": 1, "queued": 3, "loading": 1},
+        "monitor": {"metrics": {}, "alerts": {"active": []}},
+        "tuner": {"mode": "on", "state": "normal", "decisions": []},
+        "system_health": {
+            "rss_bytes": 7,
+            "memory_used_bytes": 50,
+            "memory_limit_bytes": 100,
+            "memory_percent": 50.0,
+            "cpu_percent": 3.0,
+        },
+        **changes,
+    }
+
+
+def requests(count: int) -> dict[str, Any]:
+    metric = {"count": count, "p50": 9.0, "p99": 9.0, "last_5_minutes": {"p50": 0.002, "p99": 0.09}}
+    return {"metrics": {REQUEST_METRIC: metric}}
+
+
+def test_the_figures_of_every_part_are_taken_over() -> None:
+    shown = snapshot(stats(), READINESS)
+    assert shown["environment"] == "production"
+    assert shown["is_ready"] is True
+    assert shown["uptime_s"] == 60.0
+    assert shown["memory"] == {"rss_bytes": 7, "used_bytes": 50, "limit_bytes": 100, "percent": 50.0}
+    assert shown["model_memory"] == {"used_bytes": 10, "limit_bytes": 100}
+    assert shown["cache"]["hit_rate"] == 83.0
+    assert shown["cache"]["max_bytes"] == 4000
+    assert shown["preloader"]["success_rate"] == 50.0
+    assert shown["process"]["cpu_percent"] == 3.0
+
+
+def test_a_model_has_its_figures_from_the_pool_and_its_reason_from_readiness() -> None:
+    (model,) = snapshot(stats(), READINESS)["models"]
+    assert model == {
+        "name": "small",
+        "state": "ready",
+        "is_ready": True,
+        "reason": "loaded and warm",
+        "size_bytes": 10,
+        "load_seconds": 0.5,
+        "leases": 2,
+        "priority": None,
+    }
+
+
+def test_a_model_that_only_one_side_knows_is_shown() -> None:
+    readiness = {"ready": False, "models": [{"name": "late", "state": "LOADING", "ready": False, "reason": "loading"}]}
+    models = snapshot(stats(), readiness)["models"]
+    assert [(model["name"], model["state"], model["is_ready"]) for model in models] == [
+        ("small", "ready", True),
+        ("late", "loading", False),
+    ]
+
+
+def test_percentages_become_plain_numbers() -> None:
+    rate = snapshot(stats(), READINESS)["cache"]["hit_rate"]
+    assert type(rate) is float
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, "12", True, [], {}])
+def test_a_value_that_is_no_finite_number_is_unknown(broken: object) -> None:
+    assert snapshot(stats(uptime_seconds=broken), READINESS)["uptime_s"] is None
+
+
+@pytest.mark.parametrize("part", sorted(stats()))
+@pytest.mark.parametrize("broken", [None, [], {}, "?", math.nan])
+def test_a_missing_or_odd_part_leaves_the_others_and_stays_json(part: str, broken: object) -> None:
+    shown = snapshot(stats(**{part: broken}), READINESS)
+    json.dumps(shown, allow_nan=False)
+    others = {"environment", "uptime_s", "cache", "preloader", "tuner", "memory"}
+    renamed = {"uptime_seconds": "uptime_s", "system_health": "memory"}
+    whole = snapshot(stats(), READINESS)
+    for name in others - {renamed.get(part, part)}:
+        assert shown[name] == whole[name]
+
+
+def test_nothing_known_is_still_a_snapshot() -> None:
+    shown = snapshot({}, {})
+    json.dumps(shown, allow_nan=False)
+    assert shown["is_ready"] is False
+    assert shown["models"] == []
+
+
+def test_requests_are_those_that_the_middleware_records() -> None:
+    assert REQUEST_METRIC == RECORDED_METRIC
+
+
+def test_the_request_rate_is_the_difference_to_the_snapshot_before() -> None:
+    first = snapshot(stats(monitor=requests(100)), READINESS)
+    second = snapshot(stats(monitor=requests(130), uptime_seconds=62.0), READINESS, previous=first)
+    assert first["requests"] == {"count": 100, "per_s": None, "p50_s": 0.002, "p99_s": 0.09}
+    assert second["requests"]["per_s"] == 15.0
+
+
+@pytest.mark.parametrize(
+    ("count", "uptime_s"),
+    [(5, 1.0), (130, 60.0), (50, 61.0), (130, 60.0 + MAX_RATE_GAP_S + 0.1)],
+    ids=["restarted", "no time passed", "counts fell", "nobody watched in between"],
+)
+def test_there_is_no_rate_without_a_usable_difference(count: int, uptime_s: float) -> None:
+    first = snapshot(stats(monitor=requests(100)), READINESS)
+    second = snapshot(stats(monitor=requests(count), uptime_seconds=uptime_s), READINESS, previous=first)
+    assert second["requests"]["per_s"] is None
+
+
+def test_active_alerts_are_shown_with_what_to_do() -> None:
+    event = {
+        "name": "slow",
+        "severity": "critical",
+        "reason": "x is 3",
+        "message": "look",
+        "value": 3.0,
+        "state": "fired",
+    }
+    shown = snapshot(stats(monitor={"alerts": {"active": [event], "recent": [event, event]}}), READINESS)
+    assert shown["alerts"] == [
+        {"name": "slow", "severity": "critical", "reason": "x is 3", "message": "look", "value": 3.0}
+    ]
+
+
+@pytest.mark.parametrize("active", [{"slow": {"severity": "info"}}, [{"name": "slow", "severity": "info"}]])
+def test_alerts_may_come_by_name_or_as_a_list(active: object) -> None:
+    (alert,) = snapshot(stats(monitor={"alerts": {"active": active}}), READINESS)["alerts"]
+    assert (alert["name"], alert["severity"]) == ("slow", "info")
+
+
+def test_the_last_tuning_decisions_come_first() -> None:
+    decisions = [f"decision {number}" for number in range(20)]
+    tuner = snapshot(stats(tuner={"mode": "on", "state": "pressure", "decisions": decisions}), READINESS)["tuner"]
+    assert len(tuner["decisions"]) == MAX_DECISIONS
+    assert tuner["decisions"][0] == "decision 19"
+    assert (tuner["mode"], tuner["state"]) == ("on", "pressure")
+
+
+def test_what_preloading_waits_for_is_named_and_lists_are_counted() -> None:
+    preloader = {"queued": ["a", "b"], "blocked": {"big": ["base"]}, "paused_reason": "memory at 90 %"}
+    shown = snapshot(stats(preloader=preloader), READINESS)["preloader"]
+    assert shown["queued"] == 2
+    assert shown["blocked"] == [{"name": "big", "waits_on": ["base"]}]
+    assert shown["paused_reason"] == "memory at 90 %"
