@@ -1,0 +1,201 @@
+"""decision: the byte ledger of loaded models, and who leaves when room is needed.
+
+Every model's bytes pass through three phases: *reserved* (expected, while it loads), *resident* (measured) and
+*leaving* (its unload runs; the bytes count until it is done). All three count against the limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ondol.errors import ModelBudgetError
+from ondol.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Candidate", "Ledger", "Phase", "choose_victims", "judge_size"]
+
+
+class Phase(Enum):
+    """Where a model's bytes are."""
+
+    RESERVED = "reserved"
+    RESIDENT = "resident"
+    LEAVING = "leaving"
+
+
+class Ledger:
+    """Bytes of models against a limit; ``None`` is no limit.
+
+    It never books more than the limit. Only lowering the limit can leave it with ``excess_bytes``, until enough
+    models have left.
+    """
+
+    __slots__ = ("_accounts", "_limit_bytes", "_totals")
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        """Begin empty."""
+        self._accounts: dict[str, tuple[int, Phase]] = {}
+        self._totals = dict.fromkeys(Phase, 0)
+        self._limit_bytes = limit_bytes
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """The bound of all bytes together."""
+        return self._limit_bytes
+
+    @limit_bytes.setter
+    def limit_bytes(self, limit_bytes: int | None) -> None:
+        self._limit_bytes = limit_bytes
+
+    @property
+    def used_bytes(self) -> int:
+        """Reserved, resident and leaving bytes together."""
+        return sum(self._totals.values())
+
+    @property
+    def leaving_bytes(self) -> int:
+        """Bytes that unloads under way will free."""
+        return self._totals[Phase.LEAVING]
+
+    @property
+    def excess_bytes(self) -> int:
+        """What is booked beyond a limit that was lowered; else 0."""
+        return 0 if self._limit_bytes is None else max(0, self.used_bytes - self._limit_bytes)
+
+    def shortage(self, extra_bytes: int) -> int:
+        """Return how many bytes are missing to book ``extra_bytes`` more; 0 when they fit.
+
+        Nothing more always fits, also into a limit that was lowered below what is booked.
+        """
+        if self._limit_bytes is None or extra_bytes <= 0:
+            return 0
+        return max(0, self.used_bytes + extra_bytes - self._limit_bytes)
+
+    def phase(self, name: str) -> Phase | None:
+        """Return the phase of a model's bytes, or ``None`` when it has none booked."""
+        account = self._accounts.get(name)
+        return account[1] if account else None
+
+    def size(self, name: str) -> int:
+        """Return the bytes booked for a model."""
+        account = self._accounts.get(name)
+        return account[0] if account else 0
+
+    def reserve(self, name: str, size_bytes: int) -> None:
+        """Book the expected bytes of a load that begins.
+
+        Raises:
+            ModelBudgetError: they do not fit, or the model is booked already.
+        """
+        if name in self._accounts or self.shortage(size_bytes) or size_bytes < 0:
+            raise ModelBudgetError(f"cannot book {format_bytes(size_bytes)} for model {name!r}: {self.describe()}")
+        self._book(name, size_bytes, Phase.RESERVED)
+
+    def settle(self, name: str, size_bytes: int) -> bool:
+        """Replace a reservation by the measured bytes; ``False`` (and nothing changed) when they do not fit."""
+        if self.shortage(size_bytes - self.size(name)):
+            return False
+        self.release(name)
+        self._book(name, size_bytes, Phase.RESIDENT)
+        return True
+
+    def leave(self, name: str) -> None:
+        """Count a model's bytes as leaving: its unload has begun."""
+        size_bytes = self.size(name)
+        self.release(name)
+        self._book(name, size_bytes, Phase.LEAVING)
+
+    def release(self, name: str) -> None:
+        """Forget a model's bytes: they are free."""
+        size_bytes, phase = self._accounts.pop(name, (0, Phase.RESERVED))
+        self._totals[phase] -= size_bytes
+
+    def describe(self) -> str:
+        """Return the figures in words."""
+        limit = "no limit" if self._limit_bytes is None else f"limit {format_bytes(self._limit_bytes)}"
+        reserved, resident, leaving = (format_bytes(self._totals[phase]) for phase in Phase)
+        return f"{limit}; loaded {resident}, reserved {reserved}, leaving {leaving}"
+
+    def _book(self, name: str, size_bytes: int, phase: Phase) -> None:
+        self._accounts[name] = (size_bytes, phase)
+        self._totals[phase] += size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A ready model that might leave.
+
+    Attributes:
+        used_order: grows with each use; the least was used longest ago.
+        is_held: leased, pinned, or needed by something that must not wait for it.
+        dependents: loaded models that depend on it; it can only leave together with them.
+    """
+
+    name: str
+    size_bytes: int
+    used_order: int
+    priority: int = 5
+    is_held: bool = False
+    dependents: frozenset[str] = frozenset()
+
+
+def choose_victims(
+    candidates: Iterable[Candidate], needed_bytes: int, *, below_priority: int | None = None, is_partial: bool = False
+) -> list[str]:
+    """Return who leaves to free ``needed_bytes``, dependents before what they depend on.
+
+    The least recently used go first; a model whose going turns out not to be needed stays.
+
+    Args:
+        candidates: all ready models.
+        needed_bytes: how much is missing.
+        below_priority: only models of a lower priority may go (a background load displaces nothing better).
+        is_partial: return what helps even when it is not enough.
+
+    Returns:
+        Names; empty when room cannot be made (or none is needed).
+    """
+    eligible = sorted(
+        (c for c in candidates if not c.is_held and (below_priority is None or c.priority < below_priority)),
+        key=lambda candidate: candidate.used_order,
+    )
+    chosen: dict[str, Candidate] = {}
+    freed = 0
+    while freed < needed_bytes:
+        free_to_go = (c for c in eligible if c.name not in chosen and c.dependents <= chosen.keys())
+        victim = next(free_to_go, None)
+        if victim is None:
+            return list(chosen) if is_partial else []
+        chosen[victim.name] = victim
+        freed += victim.size_bytes
+    return _without_needless(list(chosen.values()), freed - needed_bytes)
+
+
+def _without_needless(chosen: Sequence[Candidate], spare_bytes: int) -> list[str]:
+    """Keep those out of the chosen whose bytes are spare, the most recently used first."""
+    going = {candidate.name: candidate for candidate in chosen}
+    for candidate in sorted(chosen, key=lambda c: c.used_order, reverse=True):
+        is_needed_gone = any(candidate.name in other.dependents for other in going.values())
+        if candidate.size_bytes <= spare_bytes and not is_needed_gone:
+            spare_bytes -= candidate.size_bytes
+            del going[candidate.name]
+    return list(going)
+
+
+def judge_size(growth_bytes: int | None, expected_bytes: int, *, has_unloaded: bool) -> int:
+    """Return the bytes to book for a model that is loaded.
+
+    Args:
+        growth_bytes: how much the process grew by the load, or ``None`` when it cannot be told (no probe, or other
+            loads ran at the same time).
+        expected_bytes: measured earlier, or given by the specification.
+        has_unloaded: something was unloaded before in this process. Allocators keep memory, a load then fills
+            what is there already, and growth is only a lower bound.
+    """
+    if growth_bytes is None or growth_bytes <= 0:
+        return expected_bytes
+    return max(growth_bytes, expected_bytes) if has_unloaded else growth_bytes

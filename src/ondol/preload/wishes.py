@@ -1,0 +1,103 @@
+"""service: what is wanted ahead of use, how it ended, and how often it is used; safe in any thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ondol.errors import UnknownModelError
+from ondol.models import ModelState
+from ondol.preload.plan import Plan, Prospect, Wish, plan_loads
+from ondol.preload.usage import UsageBook
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from ondol.models import ModelPool
+
+__all__ = ["Wishes"]
+
+
+class Wishes:
+    """The wanted models of a pool. Each is tried once, until it is wanted anew."""
+
+    def __init__(self, pool: ModelPool) -> None:
+        """Begin with no wishes."""
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._priorities: dict[str, int | None] = {}
+        self._errors: dict[str, str | None] = {}
+        self._usage = UsageBook()
+
+    def want(self, names: Iterable[str], priority: int | None) -> None:
+        """Want ``names`` (anew); without a ``priority`` the one they are registered with applies."""
+        with self._lock:
+            for name in names:
+                self._priorities[name] = self._priorities.get(name) if priority is None else priority
+                self._errors.pop(name, None)
+
+    def want_resident(self, names: Iterable[str]) -> None:
+        """Want those of ``names`` whose residency is not lazy; forget how any of them ended."""
+        for name in names:
+            is_wanted = self._pool.status(name).residency != "lazy"
+            with self._lock:
+                self._errors.pop(name, None)
+                if is_wanted:
+                    self._priorities.setdefault(name, None)
+
+    def forget_outcomes(self) -> None:
+        """Begin anew: everything wanted is to be tried again."""
+        with self._lock:
+            self._errors.clear()
+
+    def end(self, name: str, error: str | None) -> None:
+        """Note how a load ended, of whomever it was: with ``error``, or with ``None`` when the model is ready."""
+        with self._lock:
+            self._errors[name] = error
+
+    def use(self, name: str, now_s: float, wall_s: float) -> None:
+        """Count one use."""
+        with self._lock:
+            self._usage.record(name, now_s, wall_s)
+
+    def errors(self) -> dict[str, str]:
+        """Return the last error of each model whose preload failed."""
+        with self._lock:
+            return {name: error for name, error in self._errors.items() if error is not None}
+
+    def usage_rows(self) -> dict[str, dict[str, Any]]:
+        """Return count and last use by model."""
+        with self._lock:
+            return self._usage.rows()
+
+    def plan(self, now_s: float, loading: Collection[str]) -> Plan:
+        """Return what to load next."""
+        with self._lock:
+            open_wishes = {name: priority for name, priority in self._priorities.items() if name not in self._errors}
+            failed = {name for name, error in self._errors.items() if error is not None}
+            rates = {name: self._usage.rate(name, now_s) for name in open_wishes}
+        known, own_priorities = self._look_up(open_wishes)
+        wishes = [
+            Wish(name, own_priorities.get(name, 1) if priority is None else priority, rates[name], position)
+            for position, (name, priority) in enumerate(open_wishes.items())
+            if name not in known or not known[name].is_ready
+        ]
+        return plan_loads(wishes, known, failed=failed, loading=loading)
+
+    def _look_up(self, names: Iterable[str]) -> tuple[dict[str, Prospect], dict[str, int]]:
+        """Return what the pool knows of ``names`` and all they depend on."""
+        known: dict[str, Prospect] = {}
+        priorities: dict[str, int] = {}
+        rest = list(names)
+        while rest:
+            name = rest.pop()
+            if name in known:
+                continue
+            try:
+                status = self._pool.status(name)
+            except UnknownModelError:
+                continue
+            known[name] = Prospect(status.depends_on, is_ready=status.state is ModelState.READY)
+            priorities[name] = status.priority
+            rest.extend(status.depends_on)
+        return known, priorities
