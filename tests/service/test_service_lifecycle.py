@@ -189,3 +189,30 @@ def test_background_preloading_off_loads_nothing_ahead_of_use() -> None:
                 assert model == "model"
 
     run_virtual(scenario)
+
+
+def test_production_loads_a_model_that_is_registered_while_it_serves() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(environment="production"), clock=clock)
+        async with service:
+            await asyncio.sleep(5)
+            assert service.readiness()["ready"] is True
+            service.models.register(ModelSpec(name="late", load=lambda: "model"))
+            assert service.readiness()["waiting_for"] == ["late"]
+            async with service.models.lease("late") as model:
+                assert model == "model"
+            assert service.readiness()["ready"] is True
+
+    run_virtual(scenario)
+
+
+def test_production_stays_ready_when_a_model_is_unloaded_on_purpose() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(environment="production"), clock=clock)
+        service.models.register(ModelSpec(name="m", load=lambda: "model"))
+        async with service:
+            await service.preloader.wait_idle()
+            await service.models.unload("m")
+            assert service.readiness()["ready"] is True
+
+    run_virtual(scenario)

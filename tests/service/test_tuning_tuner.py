@@ -75,8 +75,8 @@ def test_pressure_and_recovery_are_journalled_and_logged(caplog: pytest.LogCaptu
     assert [entry["action"] for entry in stats["journal"]] == ["shrink", "pause", "restore", "restore", "resume"]
     assert "memory is at 90.0 %" in stats["decisions"][0]
     assert "200.0 MiB to 100.0 MiB" in stats["decisions"][0]
-    for name in ("ondol.performance", "ondol.tuning"):
-        assert [record.message for record in caplog.records if record.name == name] == stats["decisions"]
+    told = [record.message for record in caplog.records if record.name.startswith("ondol.")]
+    assert told == stats["decisions"]
     assert ("tuning.cache_bound_bytes", 100.0 * MIB) in scene.metrics
     json.dumps(stats, allow_nan=False)
 

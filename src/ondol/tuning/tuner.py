@@ -127,8 +127,7 @@ class AutoTuner:
         entry = self._journal.add(self._clock.wall(), move.action, move.sentence)
         level = logging.WARNING if move.action in {"shrink", "pause"} else logging.INFO
         fields = {"event": "tuning", "action": move.action, "cache_bound_bytes": self._cache.max_bytes}
-        for journal_logger in (performance_logger, logger):
-            journal_logger.log(level, entry.sentence, extra={"fields": fields})
+        performance_logger.log(level, entry.sentence, extra={"fields": fields})
         self._record("tuning.decisions", 1.0, "count", action=move.action)
 
     def _give_back(self, why: str) -> None:
