@@ -230,7 +230,7 @@ class Preloader:
             loop.call_soon(self._review)
 
     def _plan_now(self) -> None:
-        """Review the plan at once where that is possible: a lease that follows directly must find its model expected."""
+        """Review the plan at once where possible: a lease that follows directly must find its model expected."""
         try:
             is_here = self._loop is not None and asyncio.get_running_loop() is self._loop
         except RuntimeError:
