@@ -57,14 +57,11 @@ async def open_engine(settings: Settings) -> AsyncIterator[SimilarityEngine]:
     Interrupted indexing is not resumed in the background; a search reads first what its model has not read yet.
     """
     from ondol.service import OptimizationService
-    from ondol.similarity.embedders import embedder_specs
-    from ondol.similarity.engine import SimilarityEngine
+    from ondol.similarity.assembly import build_engine
 
     service = OptimizationService(for_short_commands(settings))
-    for spec in embedder_specs(settings):
-        service.models.register(spec)
     # The engine is not started: resuming would load a model that the command may not need.
-    engine = SimilarityEngine(service.models, service.cache, service.settings)
+    engine = build_engine(service)
     async with service:
         try:
             yield engine
