@@ -59,7 +59,7 @@ def test_an_import_against_the_direction_is_refused(checkout: Path, module: str,
 
 
 def check_shape(checkout: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "scripts" / "check_shape.py", checkout / "src" / "ondol"]
+    command = [sys.executable, str(ROOT / "scripts" / "check_shape.py"), str(checkout / "src" / "ondol")]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

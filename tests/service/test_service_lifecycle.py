@@ -22,7 +22,7 @@ def test_starts_answers_and_stops_with_nothing_left_behind() -> None:
         service = OptimizationService(settings(), clock=clock)
         service.models.register(ModelSpec(name="m", load=lambda: "model"))
         async with service:
-            assert service.is_started
+            assert service.get_stats()["started"] is True
             async with service.models.lease("m") as model:
                 assert model == "model"
             stats = service.get_stats()

@@ -1,4 +1,4 @@
-"""decision: the names of the embedders' package."""
+"""facade: the names of the embedders' package."""
 
 from __future__ import annotations
 

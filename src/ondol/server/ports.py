@@ -1,0 +1,121 @@
+"""decision: what the HTTP handlers need of the runtime and of the similarity engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ondol.models import ModelStatus
+    from ondol.monitor import MetricSnapshot
+    from ondol.recorder import Recorder
+    from ondol.settings import Settings
+    from ondol.similarity.embedders import EmbedderInfo
+    from ondol.similarity.records import EmbeddingBatch, NewDocument, PairScore, SearchHit, StoredDocument
+
+__all__ = ["Engine", "Monitor", "Pool", "Service"]
+
+
+class Monitor(Protocol):
+    """Takes and gives back measurements."""
+
+    @property
+    def add_metric(self) -> Recorder:
+        """Record one measurement."""
+        ...
+
+    def collect(self) -> list[MetricSnapshot]:
+        """Return every series, for the exposition formats."""
+        ...
+
+
+class Pool(Protocol):
+    """Knows the state of the models."""
+
+    def statuses(self) -> list[ModelStatus]:
+        """Return the state of every registered model."""
+        ...
+
+
+class Service(Protocol):
+    """The runtime under the server."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings it runs with."""
+        ...
+
+    @property
+    def monitor(self) -> Monitor:
+        """Its monitor."""
+        ...
+
+    @property
+    def models(self) -> Pool:
+        """Its models."""
+        ...
+
+    async def start(self) -> None:
+        """Start it; returns before models are loaded."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop it."""
+        ...
+
+    def readiness(self) -> dict[str, Any]:
+        """Return whether it may be sent requests, and the state of each model."""
+        ...
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return the statistics of every part."""
+        ...
+
+
+class Engine(Protocol):
+    """Embeds, compares, stores and searches texts; every text it gets has been checked."""
+
+    async def start(self) -> None:
+        """Open the store and register the models."""
+        ...
+
+    async def stop(self) -> None:
+        """Close the store."""
+        ...
+
+    def models(self) -> list[EmbedderInfo]:
+        """Return every embedder there is, installed or not."""
+        ...
+
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> EmbeddingBatch:
+        """Return one vector a text."""
+        ...
+
+    async def compare(self, text_a: str, texts: Sequence[str], *, model: str | None = None) -> list[PairScore]:
+        """Return the scores of ``text_a`` beside each of ``texts``."""
+        ...
+
+    async def add_documents(self, documents: Sequence[NewDocument], *, model: str | None = None) -> list[str]:
+        """Store documents, all or none; return their ids."""
+        ...
+
+    async def get_document(self, document_id: str, /) -> StoredDocument:
+        """Return one document."""
+        ...
+
+    async def delete_document(self, document_id: str, /) -> None:
+        """Remove one document."""
+        ...
+
+    async def count_documents(self) -> int:
+        """Return how many documents are stored."""
+        ...
+
+    async def search(self, query: str, *, limit: int = 10, model: str | None = None) -> list[SearchHit]:
+        """Return the best documents for ``query``, best first."""
+        ...
+
+    def get_stats(self) -> Mapping[str, Any]:
+        """Return its statistics."""
+        ...

@@ -1,0 +1,172 @@
+"""service: the server's process: makes the runtime, runs uvicorn, and ends within the grace that the settings give."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from ondol.errors import ConfigurationError, UnknownModelError
+from ondol.monitor.logs import LogPipeline
+from ondol.server.app import create_app
+from ondol.server.late_engine import LateEngine
+from ondol.server.status import close_streams
+from ondol.service import OptimizationService
+from ondol.similarity.embedders import embedder_specs
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from starlette.applications import Starlette
+
+    from ondol.settings import Settings
+
+__all__ = ["run_server"]
+
+logger = logging.getLogger("ondol.server")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_STOP_MARGIN_S: Final = 0.6
+"""What ending takes at most beyond the grace for requests: then the process ends without waiting any longer."""
+
+
+def run_server(listener: socket.socket, settings: Settings, greeting: str) -> int:
+    """Serve on ``listener`` until a signal comes; print ``greeting`` when it does.
+
+    Returns:
+        The process's exit code, as :func:`ondol.server.run.serve` explains it.
+
+    Raises:
+        ConfigurationError: the default model is not known or not installed.
+    """
+    app = create_app(*_make_runtime(settings))
+    logs = LogPipeline()
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cut_off)
+    try:
+        logs.start(settings.log_dir, settings.log_level, console=True)
+        return _serve(_Server(_uvicorn_config(app, settings), app, greeting), listener, settings, logs)
+    finally:
+        logs.stop()
+
+
+def _is_no_cut_off(record: logging.LogRecord) -> bool:
+    """Leave out uvicorn's traceback of a request that was cut off at shutdown: one line has said so already."""
+    exc = record.exc_info[1] if record.exc_info else None
+    return not isinstance(exc, asyncio.CancelledError)
+
+
+def _make_runtime(settings: Settings) -> tuple[OptimizationService, LateEngine]:
+    service = OptimizationService(settings)
+    try:
+        specs = embedder_specs(settings)
+    except UnknownModelError as exc:
+        raise ConfigurationError(f"ONDOL_DEFAULT_MODEL={settings.default_model} is not a model: {exc}") from exc
+    for spec in specs:
+        service.models.register(spec)
+    return service, LateEngine(service, settings)
+
+
+def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        interface="asgi3",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,  # type: ignore[arg-type]  # asyncio takes fractions too
+    )
+
+
+def _serve(server: _Server, listener: socket.socket, settings: Settings, logs: LogPipeline) -> int:
+    deadline = _Deadline(settings.shutdown_grace_s + _STOP_MARGIN_S, logs)
+    server.deadline = deadline
+    try:
+        asyncio.run(server.serve(sockets=[listener]))
+    except SystemExit:
+        # uvicorn's way to say that the lifespan failed; it has logged why, with the traceback.
+        sys.stderr.write(f"ondol: the server could not start; {settings.log_dir}/application.log says why\n")
+        return 1
+    finally:
+        deadline.cancel()
+    return 1 if server.force_exit else 0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server; it says where it listens, and ends as ondol promises."""
+
+    deadline: _Deadline
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, greeting: str) -> None:
+        super().__init__(config)
+        self._app = app
+        self._greeting = greeting
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        gc.freeze()  # what the start has made stays: the collector need not look at it again and again
+        gc.enable()
+        sys.stdout.write(self._greeting)
+        sys.stdout.flush()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._app.state.is_draining = True
+        close_streams(self._app.routes)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.deadline.start()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals while serving; unlike uvicorn's, do not raise them again after a clean end."""
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+
+class _Deadline:
+    """Ends the process when ending it takes too long: a model that computes in a thread cannot be interrupted.
+
+    What is stored stays whole: the store's transactions are complete or not there.
+    """
+
+    def __init__(self, after_s: float, logs: LogPipeline) -> None:
+        self._timer = threading.Timer(after_s, self._end)
+        self._timer.daemon = True
+        self._logs = logs
+        self._after_s = after_s
+
+    def start(self) -> None:
+        self._timer.start()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _end(self) -> None:
+        logger.error(
+            "shutting down took longer than %.1f s; the process ends without waiting any longer", self._after_s
+        )
+        flusher: Any = threading.Thread(target=self._logs.stop, daemon=True)
+        flusher.start()
+        flusher.join(0.2)
+        os._exit(1)
