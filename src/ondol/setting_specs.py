@@ -200,7 +200,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "model_threads",
         "ONDOL_MODEL_THREADS",
         "int",
-        "Threads a model may compute with. Unset: as many as the process may use, at most 4.",
+        "Threads a model may compute with. Unset: one less than the process may use, at least 1 and at most 4.",
         minimum=1,
         maximum=256,
         is_optional=True,

@@ -8,6 +8,7 @@ import pytest
 from ondol.errors import MissingExtraError, UnknownModelError
 from ondol.settings import resolve
 from ondol.similarity import EMBEDDERS, embedder_specs, find_embedder
+from ondol.similarity.embedders.specs import default_threads
 
 
 def test_the_three_models_are_known_by_name() -> None:
@@ -45,3 +46,9 @@ def test_making_specs_imports_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, info.module, raising=False)
     embedder_specs(resolve().values)
     assert not {info.module for info in EMBEDDERS.values()} & set(sys.modules)
+
+
+@pytest.mark.parametrize(("usable", "threads"), [(1, 1), (2, 1), (3, 2), (5, 4), (64, 4)])
+def test_one_thread_is_left_for_serving(usable: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(usable)), raising=False)
+    assert default_threads() == threads

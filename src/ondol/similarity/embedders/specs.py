@@ -42,10 +42,14 @@ def embedder_specs(settings: Settings) -> list[ModelSpec]:
 
 
 def default_threads() -> int:
-    """Return as many threads as the process may use at once, at most four."""
+    """Return one thread less than the process may use at once, at least one and at most four.
+
+    The free one serves requests. Threads that compute together wait for each other: where they cannot all run at
+    once, one text takes as long as a time slice of the scheduler instead of two milliseconds.
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     usable = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return min(_MOST_THREADS, usable)
+    return max(1, min(_MOST_THREADS, usable - 1))
 
 
 def _spec(info: EmbedderInfo, threads: int, *, is_default: bool) -> ModelSpec:
