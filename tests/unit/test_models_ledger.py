@@ -108,3 +108,8 @@ def test_no_probe_or_a_failing_one_measures_nothing() -> None:
 
     for meter in (MemoryMeter(None), MemoryMeter(unreadable)):
         assert meter.end(meter.begin()) is None
+
+
+def test_a_model_that_would_leave_for_one_that_stays_after_all_stays_too() -> None:
+    rows = [row("tiny", 5, 0, dependents=frozenset({"user"})), row("user", 5, 1), row("large", 100, 2)]
+    assert choose_victims(rows, 100) == ["large"]

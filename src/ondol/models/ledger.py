@@ -6,9 +6,8 @@ Every model's bytes pass through three phases: *reserved* (expected, while it lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ondol.errors import ModelBudgetError
 from ondol.units import format_bytes
@@ -125,8 +124,7 @@ class Ledger:
         self._totals[phase] += size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A ready model that might leave.
 
     Attributes:
@@ -178,11 +176,15 @@ def choose_victims(
 def _without_needless(chosen: Sequence[Candidate], spare_bytes: int) -> list[str]:
     """Keep those out of the chosen whose bytes are spare, the most recently used first."""
     going = {candidate.name: candidate for candidate in chosen}
-    for candidate in sorted(chosen, key=lambda c: c.used_order, reverse=True):
-        is_needed_gone = any(candidate.name in other.dependents for other in going.values())
-        if candidate.size_bytes <= spare_bytes and not is_needed_gone:
-            spare_bytes -= candidate.size_bytes
-            del going[candidate.name]
+    latest_first = sorted(chosen, key=lambda c: c.used_order, reverse=True)
+    while True:
+        needed_gone = {name for other in going.values() for name in other.dependents}
+        removable = (c for c in latest_first if c.name in going and c.name not in needed_gone)
+        spared = next((c for c in removable if c.size_bytes <= spare_bytes), None)
+        if spared is None:
+            break
+        spare_bytes -= spared.size_bytes
+        del going[spared.name]  # what left only for its sake may stay now too: look again
     return list(going)
 
 

@@ -116,8 +116,10 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._greeting = greeting
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         gc.freeze()  # what the start has made stays: the collector need not look at it again and again
         gc.enable()
@@ -128,6 +130,15 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
         self._app.state.is_draining = True
         close_streams(self._app.routes)
+        if self.force_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._cut_connections)
+
+    def _cut_connections(self) -> None:
+        # From Python 3.12 on a closed server waits for its connections, those too that nobody waits for any more.
+        for connection in list(self.server_state.connections):
+            transport: asyncio.Transport | None = connection.transport
+            if transport is not None:
+                transport.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.deadline.start()

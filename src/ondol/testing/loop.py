@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -66,6 +67,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.busy_threads += 1
         future.add_done_callback(self._thread_done)
         return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncio's name
+        """Join the default executor's threads; time stands still meanwhile, or the time limit would pass at once."""
+        self.busy_threads += 1
+        try:
+            if sys.version_info >= (3, 12):
+                await super().shutdown_default_executor(timeout)
+            else:
+                await super().shutdown_default_executor()
+        finally:
+            self.busy_threads -= 1
 
     def _thread_done(self, _future: asyncio.Future[Any]) -> None:
         self.busy_threads -= 1
