@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from ondol.units import parse_bool
 
@@ -46,8 +45,7 @@ PROFILES: Final[Mapping[str, Mapping[str, Value]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting: its field, its variable, what it may be, and its documentation."""
 
     field: str

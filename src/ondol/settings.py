@@ -6,8 +6,7 @@ Precedence: argument > environment > ``.env`` > profile > default.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ondol.errors import InvalidSettingError
 from ondol.setting_specs import ENVIRONMENTS, PROFILES, SETTINGS, Origin, Setting, Value
@@ -29,8 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Every setting of one runtime. ``SETTINGS`` documents each field and its variable."""
 
     environment: str
@@ -77,8 +75,7 @@ class Settings:
         return int(self.max_body_mb * MIB)
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedSettings:
+class ResolvedSettings(NamedTuple):
     """Settings together with where each value came from."""
 
     values: Settings
@@ -121,7 +118,7 @@ def resolve(
     problems = [
         f"unknown setting {name!r}; known settings: {', '.join(s.field for s in SETTINGS)}"
         for name in given.arguments
-        if name not in {field.name for field in fields(Settings)}
+        if name not in Settings._fields
     ]
     problems += [
         f"{name}={value!r} ({place}) is not a setting; did you mean one of: {', '.join(_known_prefixed())}?"
@@ -157,8 +154,7 @@ def _problem(setting: Setting, raw: object, origin: Origin) -> str:
     return f"{name}={shown} (from {origin}) is not allowed: it must be {setting.allowed}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Sources:
+class _Sources(NamedTuple):
     environ: Mapping[str, str]
     dotenv: Mapping[str, str | None]
     arguments: Mapping[str, Value]

@@ -19,8 +19,7 @@ load on use, whatever ``LAZY_LOADING_ENABLED`` says; that is warned of too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from ondol.settings import Settings
@@ -41,8 +40,7 @@ _ONLY_ON_USE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LoadingStrategy:
+class LoadingStrategy(NamedTuple):
     """The effective meaning of the loading variables."""
 
     is_preloading_all: bool

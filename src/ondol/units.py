@@ -14,14 +14,14 @@ GIB: Final = 1024 * MIB
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
 _FALSE: Final = frozenset({"false", "0", "no", "off"})
-_PERCENT: Final = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*%?\s*\Z")
+_PERCENT: Final = r"\s*([-+]?(?:\d+\.?\d*|\.\d+))\s*%?\s*\Z"
 
 
 def _percent_value(other: object) -> float | None:
     if isinstance(other, (int, float)):
         return float(other)
     if isinstance(other, str):
-        match = _PERCENT.match(other)
+        match = re.match(_PERCENT, other)
         return float(match.group(1)) if match else None
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +21,7 @@ GUIDE = {
 
 
 def test_every_field_has_its_setting_in_the_same_order() -> None:
-    assert [field.name for field in fields(Settings)] == [setting.field for setting in SETTINGS]
+    assert list(Settings._fields) == [setting.field for setting in SETTINGS]
     assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
     assert all(setting.description.endswith((".", ")")) for setting in SETTINGS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import Final
 
@@ -87,6 +88,8 @@ def cli(ctx: click.Context, /) -> None:
 
     Settings come from environment variables and a .env file; `ondol config` lists them.
     """
+    if ctx.invoked_subcommand != "serve":  # the server has more to import; see ondol.cli.main
+        gc.enable()
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(EXIT_INVALID)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from ondol.cli.messages import print_warning
@@ -39,8 +38,7 @@ def checked_model(settings: Settings, model: str | None) -> str:
 
 def for_short_commands(settings: Settings) -> Settings:
     """Return ``settings`` with everything off that only a long-running process has use for."""
-    return replace(
-        settings,
+    return settings._replace(
         fast_startup=True,
         lazy_loading_enabled=True,
         preload_models=False,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ondol.models.ledger import Candidate, Ledger, choose_victims
 from ondol.units import format_bytes
@@ -26,8 +25,7 @@ class Verdict(Enum):
     NO_ROOM = "no room"
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(NamedTuple):
     """A verdict with its reason, and who leaves for it."""
 
     verdict: Verdict
@@ -35,7 +33,6 @@ class Admission:
     victims: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
 class Turn:
     """One pass through the queue, in its order.
 
@@ -49,12 +46,23 @@ class Turn:
         promised_bytes: room that earlier wants wait for.
     """
 
-    ledger: Ledger
-    slots: Slots
-    is_anything_moving: bool
-    promised_bytes: int = 0
-    is_demand_waiting: bool = False
-    is_waiting_for_leases: bool = False
+    __slots__ = (
+        "is_anything_moving",
+        "is_demand_waiting",
+        "is_waiting_for_leases",
+        "ledger",
+        "promised_bytes",
+        "slots",
+    )
+
+    def __init__(self, ledger: Ledger, slots: Slots, *, is_anything_moving: bool) -> None:
+        """Begin with nothing promised and nobody waiting."""
+        self.ledger = ledger
+        self.slots = slots
+        self.is_anything_moving = is_anything_moving
+        self.promised_bytes = 0
+        self.is_demand_waiting = False
+        self.is_waiting_for_leases = False
 
     def judge(self, want: Want, need_bytes: int, candidates: Callable[[], Iterable[Candidate]]) -> Admission:
         """Return what becomes of ``want``, whose dependencies are ready, and count it in.

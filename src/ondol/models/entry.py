@@ -28,7 +28,6 @@ FOLLOWERS: Final[Mapping[ModelState, frozenset[ModelState]]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
 class Resident:
     """A model in memory, and who holds it.
 
@@ -36,15 +35,19 @@ class Resident:
     again, is never mistaken for a lease of the model loaded since.
     """
 
-    spec: ModelSpec
-    model: Any
-    leases: int = 0
-    used_order: int = 0
-    on_idle: Callable[[], None] | None = None
-    """Called when the last lease is returned."""
+    __slots__ = ("leases", "model", "on_idle", "spec", "used_order")
+
+    def __init__(self, spec: ModelSpec, model: Any, *, used_order: int = 0) -> None:
+        """Hold ``model``, which nobody leases yet."""
+        self.spec = spec
+        self.model = model
+        self.leases = 0
+        self.used_order = used_order
+        self.on_idle: Callable[[], None] | None = None
+        """Called when the last lease is returned."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Entry:
     """One registered model: its state with reason and time, and what was learnt of it."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ondol.models.loader import call, is_async
 
@@ -21,8 +20,7 @@ __all__ = ["LoadJob", "Loaded", "put_away"]
 logger = logging.getLogger("ondol.models")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A model that is loaded and warm, and what its load took."""
 
     model: Any

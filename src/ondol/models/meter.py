@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ondol.models.ports import MemoryProbe
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryMeter", "Reading"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """The beginning of a load or an unload."""
 
     rss_bytes: int | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ondol.errors import ConfigurationError, DependencyCycleError, UnknownModelError
@@ -28,7 +28,7 @@ logger = logging.getLogger("ondol.models")
 _NOT_LOADED = frozenset({ModelState.REGISTERED, ModelState.UNLOADED, ModelState.BLOCKED, ModelState.FAILED})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Options:
     """What can be configured while running."""
 
@@ -38,7 +38,7 @@ class Options:
     lease_timeout_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Totals:
     """Counters over the pool's whole life."""
 
@@ -52,22 +52,38 @@ class Totals:
     load_seconds: float = 0.0
 
 
-@dataclass(slots=True)
 class Registry:
     """The pool's memory: it outlives any event loop."""
 
-    clock: Clock
-    recorder: Recorder
-    ledger: Ledger
-    options: Options
-    totals: Totals = field(default_factory=Totals)
-    entries: dict[str, Entry] = field(default_factory=dict)
-    graph: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    needed_by: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    expected: frozenset[str] = frozenset()
-    has_unloaded: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    listeners: tuple[Listener, ...] = ()
+    __slots__ = (
+        "clock",
+        "entries",
+        "expected",
+        "graph",
+        "has_unloaded",
+        "ledger",
+        "listeners",
+        "lock",
+        "needed_by",
+        "options",
+        "recorder",
+        "totals",
+    )
+
+    def __init__(self, clock: Clock, recorder: Recorder, ledger: Ledger, options: Options) -> None:
+        """Begin without any model."""
+        self.clock = clock
+        self.recorder = recorder
+        self.ledger = ledger
+        self.options = options
+        self.totals = Totals()
+        self.entries: dict[str, Entry] = {}
+        self.graph: dict[str, tuple[str, ...]] = {}
+        self.needed_by: dict[str, tuple[str, ...]] = {}
+        self.expected: frozenset[str] = frozenset()
+        self.has_unloaded = False
+        self.lock = threading.RLock()
+        self.listeners: tuple[Listener, ...] = ()
 
     def register(self, spec: ModelSpec, *, replace: bool) -> None:
         """Take in a specification; ``review`` its name afterwards (in the loop's thread while the pool runs).

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from ondol.errors import ConfigurationError, DependencyCycleError
 
@@ -133,8 +133,7 @@ def _check_name(name: object, what: str) -> None:
         raise ConfigurationError(message)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
+class ModelStatus(NamedTuple):
     """What can be seen of one model.
 
     Attributes:
@@ -165,8 +164,7 @@ class ModelStatus:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain data for JSON."""
-        row = {field.name: getattr(self, field.name) for field in fields(self)}
-        return row | {
+        return self._asdict() | {
             "state": self.state.value,
             "depends_on": list(self.depends_on),
             "waits_on": list(self.waits_on),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,14 +13,17 @@ if TYPE_CHECKING:
 __all__ = ["Waiter", "Waiters"]
 
 
-@dataclass(slots=True, eq=False)
 class Waiter:
     """One caller. ``is_lease``: it takes a lease (counted when it is handed over), else it only wants it ready."""
 
-    name: str
-    is_lease: bool
-    is_demand: bool
-    future: asyncio.Future[Resident] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    __slots__ = ("future", "is_demand", "is_lease", "name")
+
+    def __init__(self, name: str, *, is_lease: bool, is_demand: bool) -> None:
+        """Prepare the wait for the model ``name`` in the running loop."""
+        self.name = name
+        self.is_lease = is_lease
+        self.is_demand = is_demand
+        self.future: asyncio.Future[Resident] = asyncio.get_running_loop().create_future()
 
 
 class Waiters:

@@ -7,7 +7,6 @@ labels with ever new values cost accuracy, never memory.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.errors import MonitorError
@@ -38,15 +37,14 @@ class Reading(NamedTuple):
     at_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class MetricSnapshot:
+class MetricSnapshot(NamedTuple):
     """One series as an exporter needs it: figures of its whole life, and its newest value."""
 
     name: str
     unit: str
     labels: Mapping[str, str]
     kind: Kind
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method of tuples, which nobody needs here
     sum: float
     last: float
     quantiles: Mapping[float, float]

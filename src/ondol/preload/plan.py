@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Prospect", "Wish", "plan_loads"]
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """A model that is wanted ahead of use. ``rate`` is its learned use, ``position`` its place in line."""
 
     name: str
@@ -21,16 +19,14 @@ class Wish:
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prospect:
+class Prospect(NamedTuple):
     """What is known of a registered model."""
 
     depends_on: Sequence[str]
     is_ready: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What comes next.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 __all__ = ["Usage", "UsageBook"]
@@ -12,14 +11,17 @@ HALF_LIFE_S: Final = 3600.0
 MAX_NAMES: Final = 10_000
 
 
-@dataclass(slots=True)
 class Usage:
     """What is kept of one model. ``weight`` is its number of uses as of ``noted_at_s``, each halved every hour."""
 
-    count: int = 0
-    weight: float = 0.0
-    noted_at_s: float = -math.inf
-    last_used_wall_s: float = 0.0
+    __slots__ = ("count", "last_used_wall_s", "noted_at_s", "weight")
+
+    def __init__(self) -> None:
+        """Begin unused."""
+        self.count = 0
+        self.weight = 0.0
+        self.noted_at_s = -math.inf
+        self.last_used_wall_s = 0.0
 
     def weight_at(self, now_s: float, half_life_s: float) -> float:
         """Return the weight decayed until ``now_s``; a clock that began anew decays nothing."""

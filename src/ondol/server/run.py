@@ -42,9 +42,7 @@ def serve(settings: ResolvedSettings) -> int:
     except OSError as exc:
         sys.stderr.write(f"ondol: {_listen_problem(exc, values)}\n")
         return 1
-    # Imports make a lot that stays and hardly any garbage: looking for it costs a tenth of the start. The server
-    # turns the collector on again when it serves.
-    gc.disable()
+    gc.disable()  # as in ondol.cli.main, for those who call this; the server turns it on again when it serves
     try:
         from ondol.server.process import run_server
 

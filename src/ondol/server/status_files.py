@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.responses import Response
 
@@ -41,8 +40,7 @@ _CONTENT_TYPES: Final = {
 _COMPRESSED_ALREADY: Final = frozenset({".png", ".woff2"})
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(NamedTuple):
     content: bytes
     compressed: bytes | None
     content_type: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -204,14 +203,14 @@ class _Viewer:
         self.end()
 
 
-@dataclass
 class _Run:
     """What belongs to one event loop."""
 
-    loop: asyncio.AbstractEventLoop
-    viewers: list[_Viewer] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
-    newest: bytes | None = None
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.viewers: list[_Viewer] = []
+        self.timer: asyncio.TimerHandle | None = None
+        self.newest: bytes | None = None
 
     def end_all(self) -> None:
         """End every viewer's stream."""

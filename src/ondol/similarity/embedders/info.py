@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ondol.errors import MissingExtraError, UnknownModelError
 from ondol.units import MIB
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["EMBEDDERS", "EmbedderInfo", "find_embedder"]
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedderInfo:
+class EmbedderInfo(NamedTuple):
     """What is known of an embedding model without loading it."""
 
     name: str
