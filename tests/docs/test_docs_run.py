@@ -82,7 +82,7 @@ def calls(name: str) -> list[tuple[str, str]]:
     for block in blocks(ROOT / name):
         if block.language == "console" and "not run:" not in block.note:
             for part in re.split(r"^\$ ", block.code, flags=re.MULTILINE)[1:]:
-                match = re.match(r"((?:.*\\\n)*.*)\n(.*)", part + "\n", re.DOTALL)
+                match = re.match(r"((?:[^\n]*\\\n)*[^\n]*)\n(.*)", part + "\n", re.DOTALL)
                 assert match
                 found.append((match[1], match[2].strip()))
     return found
