@@ -155,7 +155,7 @@ async def initialize_optimization(environment: str | None = None) -> Optimizatio
     """Start the default runtime with the profile of ``environment`` (default: the ``ENVIRONMENT`` variable).
 
     Environment variables win over the profile, as always. From here to the shutdown, what ondol logs also goes to
-    ``application.log`` and ``performance.log`` in ``ONDOL_LOG_DIR``; handlers of your own on other loggers stay.
+    ``application.log`` and ``performance.log`` in ``ONDOL_LOG_DIR``; handlers of your own, and uvicorn's, stay.
 
     Raises:
         InvalidSettingError: an unknown environment, or settings that are not allowed.

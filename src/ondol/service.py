@@ -67,11 +67,21 @@ class OptimizationService:
         self._apply(self.settings)
         self._started: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._started_at_s: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = asyncio.Lock()
 
     @property
     def is_started(self) -> bool:
-        """Whether it is between ``start`` and ``stop``."""
-        return self._started_at_s is not None
+        """Whether it is between ``start`` and ``stop``; an event loop that was closed meanwhile ended it, too."""
+        return self._started_at_s is not None and self._loop is not None and not self._loop.is_closed()
+
+    def _my_turn(self) -> asyncio.Lock:
+        """Return the lock that keeps starts and stops of the running loop from overtaking each other."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop and not self.is_started:
+            self._loop, self._turn = loop, asyncio.Lock()  # a lock belongs to the loop it was first waited for in
+            self._started_at_s = None
+        return self._turn
 
     def _apply(self, settings: Settings) -> None:
         self.settings = settings
@@ -103,26 +113,36 @@ class OptimizationService:
     async def start(self, settings: Settings | None = None) -> None:
         """Start every part; serving can begin as soon as this returns, models go on loading behind it.
 
-        Starting a running service again with the same settings does nothing; with others it applies them.
+        Starting a running service again with the same settings does nothing; with others it applies them. A stop
+        under way is waited for.
 
         Raises:
             Exception: a part failed to start; those already started are stopped again first.
         """
-        if settings is not None and settings != self.settings:
-            self._apply(settings)
-        if self.is_started:
-            return
+        async with self._my_turn():
+            is_changed = settings is not None and settings != self.settings
+            if settings is not None and is_changed:
+                self._apply(settings)
+            if is_changed or not self.is_started:
+                self._follow_strategy()
+            if not self.is_started:
+                await self._start_parts()
+
+    def _follow_strategy(self) -> None:
         for warning in self.strategy.warnings:
             logger.warning(warning)
         if self.strategy.is_preloading_all:
             self.preloader.want(*self.models.names())
+
+    async def _start_parts(self) -> None:
+        self._started = []  # not those of a loop that was closed: each part clears up after that by itself
         self._started_at_s = self._clock.monotonic()
         try:
             for name, start, stop in self._parts():
                 await start()
                 self._started.append((name, stop))
         except BaseException:
-            await self.stop()
+            await self._stop_parts()
             raise
         logger.info(
             "service started: environment %s, cache %.0f MB, preloading %s, tuning %s",
@@ -152,8 +172,13 @@ class OptimizationService:
         Raises:
             ExceptionGroup: parts that failed to stop; the others are stopped all the same.
         """
+        async with self._my_turn():
+            await self._stop_parts()
+
+    async def _stop_parts(self) -> None:
         failures: list[Exception] = []
         cancelled: asyncio.CancelledError | None = None
+        was_started = bool(self._started)
         while self._started:
             name, stop = self._started.pop()
             try:
@@ -163,7 +188,7 @@ class OptimizationService:
             except Exception as exc:
                 logger.exception("%s failed to stop", name)
                 failures.append(exc)
-        was_started, self._started_at_s = self.is_started, None
+        self._started_at_s = None
         if cancelled is not None:
             raise cancelled
         if failures:

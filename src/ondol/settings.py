@@ -61,13 +61,13 @@ class Settings(NamedTuple):
 
     @property
     def cache_memory_limit_bytes(self) -> int:
-        """The cache's bound in bytes."""
-        return int(self.cache_memory_limit_mb * MIB)
+        """The cache's bound in bytes; at least one: every number above 0 is allowed."""
+        return max(1, int(self.cache_memory_limit_mb * MIB))
 
     @property
     def model_memory_limit_bytes(self) -> int | None:
         """The models' bound in bytes, or ``None`` for a share of what the machine allows."""
-        return None if self.model_memory_limit_mb is None else int(self.model_memory_limit_mb * MIB)
+        return None if self.model_memory_limit_mb is None else max(1, int(self.model_memory_limit_mb * MIB))
 
     @property
     def max_body_bytes(self) -> int:
@@ -121,9 +121,9 @@ def resolve(
         if name not in Settings._fields
     ]
     problems += [
-        f"{name}={value!r} ({place}) is not a setting; did you mean one of: {', '.join(_known_prefixed())}?"
+        _unknown_variable(name, place)
         for place, source in ((".env", given.dotenv), ("environment", given.environ))
-        for name, value in source.items()
+        for name in source
         if name.startswith("ONDOL_") and name not in _known_prefixed() and not name.startswith("ONDOL_TEST_")
     ]
     values: dict[str, Value] = {}
@@ -146,6 +146,15 @@ def resolve(
 
 def _known_prefixed() -> list[str]:
     return [setting.variable for setting in SETTINGS if setting.variable.startswith("ONDOL_")]
+
+
+def _unknown_variable(name: str, place: str) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415  # only a mistake is worth its import
+
+    near = get_close_matches(name, _known_prefixed(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_known_prefixed())}"
+    # The value is not shown: a mistyped ONDOL_API_KEY holds a secret.
+    return f"{name} ({place}) is not a setting; {hint}"
 
 
 def _problem(setting: Setting, raw: object, origin: Origin) -> str:

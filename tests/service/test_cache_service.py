@@ -254,8 +254,9 @@ def test_sweeper_removes_what_nobody_asks_for_in_bounded_steps() -> None:
         for number in range(2000):
             cache.set_nowait("short", number, number, ttl_s=30)
         cache.set_nowait("ever", 1)
-        cache.get_nowait("ever")
-        cache.get_nowait("none")
+        for _ in range(10):
+            cache.get_nowait("ever")
+            cache.get_nowait("none")
         await cache.start()
         await cache.start()  # a second start changes nothing
         await asyncio.sleep(20)
@@ -267,6 +268,28 @@ def test_sweeper_removes_what_nobody_asks_for_in_bounded_steps() -> None:
         assert ("cache.hit_rate", 50.0) in records
         assert ("cache.entries", 1) in records
         await cache.stop()
+        await cache.stop()
+
+    run_virtual(scenario)
+
+
+def test_a_few_lookups_are_not_taken_for_a_hit_rate() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        rates: list[float] = []
+
+        def record(name: str, value: float, unit: str = "", **labels: str) -> None:
+            if name == "cache.hit_rate":
+                rates.append(value)
+
+        cache = Cache(clock=clock, recorder=record)
+        await cache.start()
+        for number in range(19):  # a request every four minutes, each for something else
+            cache.get_nowait("rare", number)
+            await asyncio.sleep(240)
+        assert rates == []
+        cache.get_nowait("rare", 19)
+        await asyncio.sleep(10)
+        assert rates == [0.0]
         await cache.stop()
 
     run_virtual(scenario)

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -86,7 +87,7 @@ def test_loggers_are_given_back_as_they_were(tmp_path: Path, pipeline: LogPipeli
     logger.addHandler(before)
     try:
         logger.setLevel(logging.ERROR)
-        pipeline.start(tmp_path, "DEBUG", console=False)
+        pipeline.start(tmp_path, "DEBUG", console=True)
         assert before not in logger.handlers
         assert logger.level == logging.DEBUG
         pipeline.stop()
@@ -96,6 +97,21 @@ def test_loggers_are_given_back_as_they_were(tmp_path: Path, pipeline: LogPipeli
     finally:
         logger.removeHandler(before)
         logger.setLevel(level)
+
+
+def test_without_a_console_the_handlers_of_the_embedding_program_go_on(tmp_path: Path, pipeline: LogPipeline) -> None:
+    logger, stream = logging.getLogger("uvicorn"), io.StringIO()
+    before = logging.StreamHandler(stream)
+    logger.addHandler(before)
+    try:
+        pipeline.start(tmp_path, "INFO", console=False)
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application")
+        pipeline.stop()
+        assert logger.handlers == [before]
+    finally:
+        logger.removeHandler(before)
+    assert stream.getvalue() == "Exception in ASGI application\n"
+    assert [line["message"] for line in lines(tmp_path / "application.log")] == ["Exception in ASGI application"]
 
 
 def test_it_is_restartable_and_a_second_start_moves_on(tmp_path: Path, pipeline: LogPipeline) -> None:
@@ -210,6 +226,34 @@ def test_a_full_queue_makes_logging_wait_then_drops_and_counts(
     assert [line["message"] for line in lines(tmp_path / "application.log")] == ["line 0", "line 1", "line 2"]
     assert pipeline.get_stats() == {"written": 3, "lost": 2, "is_degraded": False}
     assert "2 log line(s)" in capsys.readouterr().err
+
+
+def test_a_disk_that_hangs_is_waited_for_once_and_not_by_every_line(
+    tmp_path: Path, pipeline: LogPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs_module, "QUEUE_LINES", 1)
+    monkeypatch.setattr(logs_module, "PUT_TIMEOUT_S", 0.01)
+    is_writing, may_go_on = threading.Event(), threading.Event()
+    waited: list[float | None] = []
+
+    class ObservedQueue(queue.Queue[Any]):
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            waited.append(timeout)
+            super().put(item, block, timeout)
+
+    def hang(_self: RotatingFile, _line: bytes) -> None:
+        is_writing.set()
+        may_go_on.wait(10)
+
+    monkeypatch.setattr(queue, "Queue", ObservedQueue)
+    monkeypatch.setattr(RotatingFile, "write", hang)
+    pipeline.start(tmp_path, "INFO", console=False)
+    logging.getLogger("ondol.cache").info("line 0")
+    assert is_writing.wait(10)
+    for number in range(1, 5):
+        logging.getLogger("ondol.cache").info("line %d", number)
+    may_go_on.set()
+    assert waited == [0.01, 0.01, 0.01, 0.0, 0.0]
 
 
 def test_what_is_queued_is_written_when_the_program_ends_without_a_stop(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from ondol.testing import FakeClock, VirtualClock, run_virtual
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ondol.monitor.series import MetricSnapshot, Reading
+
 
 class FakeHost(HostSampler):
     """Says what it is told, and counts how often it is asked."""
@@ -320,6 +322,30 @@ def test_collect_gives_series_and_alert_states() -> None:
     monitor.tick()
     alerts = {s.labels["rule"]: s.last for s in monitor.collect() if s.name == "alerts.active"}
     assert alerts == {"hot": 1.0, "cold": 0.0}
+
+
+def test_a_tick_and_an_exporter_never_wait_for_each_other() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock(), host=FakeHost(), rules=[HOT])
+    is_at_the_rules = threading.Event()
+    snapshots = monitor._alerts.snapshots
+
+    def observed() -> list[MetricSnapshot]:
+        is_at_the_rules.set()
+        return snapshots()
+
+    def read(name: str) -> Reading | None:
+        # The rules' lock is held here. A collection that comes now waits for it, and must not keep the metrics locked.
+        collector.start()
+        assert is_at_the_rules.wait(5)
+        assert monitor._lock.acquire(timeout=5), "the collection holds the lock of the metrics and waits for ours"
+        monitor._lock.release()
+        return monitor._read(name)
+
+    monitor._alerts.snapshots = observed  # type: ignore[method-assign]
+    collector = threading.Thread(target=monitor.collect, daemon=True)
+    monitor._alerts.evaluate(read)
+    collector.join(5)
+    assert not collector.is_alive()
 
 
 def test_the_statistics_are_plain_json() -> None:

@@ -262,6 +262,28 @@ def test_stop_releases_who_waits_and_a_restart_loads_anew() -> None:
     run_virtual(scenario)
 
 
+def test_a_stop_that_is_cancelled_releases_who_waits_all_the_same() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        setup = Setup(clock)
+        setup.register("a")
+        async with setup:
+            idle = asyncio.create_task(setup.preloader.wait_idle())
+            await asyncio.sleep(0.5)
+
+            async def stop() -> None:
+                stopping = asyncio.current_task()
+                assert stopping is not None
+                stopping.cancel()
+                await setup.preloader.stop()
+
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.create_task(stop())
+            async with asyncio.timeout(1):
+                await idle
+
+    run_virtual(scenario)
+
+
 def test_the_pool_stopping_first_is_no_failure_and_no_endless_loop() -> None:
     async def scenario(clock: VirtualClock) -> None:
         setup = Setup(clock)

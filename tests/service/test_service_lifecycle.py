@@ -216,3 +216,76 @@ def test_production_stays_ready_when_a_model_is_unloaded_on_purpose() -> None:
             assert service.readiness()["ready"] is True
 
     run_virtual(scenario)
+
+
+def test_a_loop_that_was_closed_without_a_stop_does_not_keep_it_from_starting_again() -> None:
+    service = OptimizationService(settings())
+    service.models.register(ModelSpec(name="m", load=lambda: "model"))
+
+    async def use(*, is_stopping: bool) -> None:
+        await service.start()
+        await service.preloader.wait_idle()
+        async with service.models.lease("m") as model:
+            assert model == "model"
+        if is_stopping:
+            await service.stop()
+
+    asyncio.run(use(is_stopping=False))
+    assert not service.is_started
+    asyncio.run(use(is_stopping=True))
+    assert not service.is_started
+    assert service.models.status("m").load_count == 2
+
+
+def test_a_stop_in_another_loop_than_the_closed_one_of_the_start_unloads_and_reports(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    unloaded: list[str] = []
+    service = OptimizationService(settings())
+    service.models.register(ModelSpec(name="m", load=lambda: "model", unload=unloaded.append))
+
+    async def use() -> None:
+        await service.start()
+        await service.models.load("m")
+
+    asyncio.run(use())
+    with caplog.at_level("INFO", "ondol.performance"):
+        asyncio.run(service.stop())
+    assert unloaded == ["model"]
+    assert service.models.get_stats()["used_bytes"] == 0
+    assert service.models.status("m").state is ModelState.UNLOADED
+    assert "measurements" in caplog.messages
+
+
+def test_a_running_service_that_is_given_the_production_profile_loads_its_models() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = OptimizationService(settings(environment="development"), clock=clock)
+        service.models.register(ModelSpec(name="m", load=lambda: "model"))
+        async with service:
+            await service.start(settings(environment="production"))
+            async with service.models.lease("m") as model:
+                assert model == "model"
+            assert service.readiness()["ready"] is True
+
+    run_virtual(scenario)
+
+
+def test_a_start_during_a_stop_waits_for_it_and_leaves_it_running() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        async def unload(_model: str) -> None:
+            await asyncio.sleep(1)
+
+        service = OptimizationService(settings(), clock=clock)
+        service.models.register(ModelSpec(name="m", load=lambda: "model", unload=unload))
+        await service.start()
+        await service.models.load("m")
+        stopping = asyncio.create_task(service.stop())
+        await asyncio.sleep(0.5)
+        await service.start()
+        assert stopping.done()
+        assert service.is_started
+        async with service.models.lease("m") as model:
+            assert model == "model"
+        await service.stop()
+
+    run_virtual(scenario)

@@ -152,6 +152,27 @@ def test_it_looks_every_interval_and_gives_back_at_stop() -> None:
     run_virtual(scenario)
 
 
+def test_a_stop_that_is_cancelled_gives_back_all_the_same() -> None:
+    async def scenario(_clock: VirtualClock) -> None:
+        scene = Scene()
+        await scene.tuner.start()
+        scene.tick(95.0)
+        assert scene.cache.max_bytes == 100 * MIB
+
+        async def stop() -> None:
+            stopping = asyncio.current_task()
+            assert stopping is not None
+            stopping.cancel()
+            await scene.tuner.stop()
+
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.create_task(stop())
+        assert (scene.cache.max_bytes, scene.preloader.is_paused) == (200 * MIB, False)
+        await asyncio.sleep(0)
+
+    run_virtual(scenario)
+
+
 def test_a_look_that_fails_is_counted_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(_clock: VirtualClock) -> None:
         scene = Scene()

@@ -55,6 +55,13 @@ def test_a_break_lets_the_duration_begin_anew() -> None:
         assert scene.see(2.0) == []  # not beyond: the operator is >, not >=
 
 
+def test_one_slow_request_and_then_none_is_not_slow_for_a_minute() -> None:
+    scene = Scene(LATENCY)
+    scene.see(3.0)
+    assert [scene.see(None) for _ in range(20)] == [[]] * 20
+    assert states(scene.see(3.0)) == ["fired"]
+
+
 def test_each_episode_has_its_own_pair() -> None:
     scene = Scene(AlertRule("hot", "t", 50.0, ">="))
     for value in (50.0, 60.0, 49.0, 50.0, 10.0):

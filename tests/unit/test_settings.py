@@ -109,6 +109,13 @@ def test_a_mistyped_ondol_variable_is_an_error_not_silence() -> None:
         resolve(environ={"ONDOL_PROT": "1"})
 
 
+def test_a_mistyped_key_is_not_shown() -> None:
+    with pytest.raises(InvalidSettingError) as raised:
+        resolve(environ={"ONDOL_APIKEY": "hunter2"})
+    assert "hunter2" not in str(raised.value)
+    assert "ONDOL_API_KEY" in str(raised.value)
+
+
 def test_an_unknown_argument_lists_the_known_ones() -> None:
     with pytest.raises(InvalidSettingError, match=r"unknown setting 'cache_mb'.*cache_memory_limit_mb"):
         resolve(arguments={"cache_mb": 1})
@@ -126,6 +133,11 @@ def test_settings_are_frozen() -> None:
         values.port = 1  # type: ignore[misc]  # assigning is what must fail
     assert values.cache_memory_limit_bytes == 200 * 1024 * 1024
     assert values.model_memory_limit_bytes is None
+
+
+def test_every_number_above_zero_is_a_bound_also_one_of_less_than_a_byte() -> None:
+    values = resolve(environ={"CACHE_MEMORY_LIMIT_MB": "1e-9", "MODEL_MEMORY_LIMIT_MB": "1e-9"}).values
+    assert (values.cache_memory_limit_bytes, values.model_memory_limit_bytes) == (1, 1)
 
 
 def test_profiles_name_only_settings() -> None:

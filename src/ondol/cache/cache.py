@@ -33,6 +33,8 @@ DEFAULT_MAX_BYTES: Final = 200 * MIB
 
 _KEYS_PER_STEP: Final = 1000
 _REPORT_INTERVAL_S: Final = 5.0
+_REPORT_LOOKUPS: Final = 20
+"""Fewer say nothing about the hit rate; they are counted into the next report."""
 
 
 class Cache:
@@ -71,7 +73,7 @@ class Cache:
             max_bytes: bound of all entries together: values, keys and the cache's own records.
             clock: where time comes from.
             recorder: takes ``cache.compute_time`` of each computation, and, once started, ``cache.hit_rate`` (of the
-                last seconds), ``cache.used_bytes`` and ``cache.entries``.
+                last seconds, once there were 20 lookups), ``cache.used_bytes`` and ``cache.entries``.
             default_ttl_s: time to live of entries that are set without one; ``None`` for ever.
             is_enabled: whether it keeps anything.
 
@@ -291,8 +293,8 @@ class Cache:
         stats = self._memory.get_stats()
         hits, lookups = stats["hits"], stats["hits"] + stats["misses"]
         recent_hits, recent_lookups = hits - self._reported[0], lookups - self._reported[1]
-        self._reported = (hits, lookups)
-        if recent_lookups:
+        if recent_lookups >= _REPORT_LOOKUPS:
+            self._reported = (hits, lookups)
             self._record("cache.hit_rate", float(Percent.of(recent_hits, recent_lookups)), "percent")
         self._record("cache.used_bytes", stats["used_bytes"], "bytes")
         self._record("cache.entries", stats["entries"], "entries")

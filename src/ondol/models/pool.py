@@ -126,7 +126,10 @@ class ModelPool:
         with self._registry.lock:
             self._meter.reset()
             self._run = PoolRun(self._registry, self._meter)
-        for resident in left_behind:
+        await self._put_away_all(left_behind)
+
+    async def _put_away_all(self, residents: list[Resident]) -> None:
+        for resident in residents:
             await put_away(resident.spec, resident.model, self._meter)
 
     def _take_from_lost_loop(self) -> list[Resident]:
@@ -154,6 +157,11 @@ class ModelPool:
         Cancellation: the stop goes on by itself.
         """
         run = self._run
+        if run is not None and run.loop.is_closed():
+            left_behind = self._take_from_lost_loop()
+            self._run = None
+            await self._put_away_all(left_behind)
+            return
         if run is None or run.loop is not asyncio.get_running_loop():
             return
         if self._stopping is None:

@@ -38,6 +38,8 @@ MAX_HISTORY: Final = 1000
 class AlertRule:
     """Fires when the newest value of a metric has been beyond the threshold for ``duration_seconds``.
 
+    The last of these values must have come so long after the first: one value and then none does not fire.
+
     Raises:
         MonitorError: a field is not valid; the message names it and what it may be.
     """
@@ -119,11 +121,12 @@ class AlertEvent(NamedTuple):
 class _Watch:
     """What the evaluator remembers of one rule."""
 
-    __slots__ = ("beyond_since_s", "fired", "fired_at_s", "rule")
+    __slots__ = ("beyond_since_s", "fired", "fired_at_s", "first_value_at_s", "rule")
 
     def __init__(self, rule: AlertRule) -> None:
         self.rule = rule
         self.beyond_since_s: float | None = None
+        self.first_value_at_s = 0.0
         self.fired: AlertEvent | None = None
         self.fired_at_s = 0.0
 
@@ -168,20 +171,23 @@ class AlertEvaluator:
             if reading is None or now_s - reading.at_s > NO_DATA_S:
                 events += self._calm(watch, None, f"no value of {watch.rule.metric_name} came any more", now_s, wall_s)
             elif watch.rule.is_broken_by(reading.value):
-                events += self._beyond(watch, reading.value, now_s, wall_s)
+                events += self._beyond(watch, reading, now_s, wall_s)
             else:
                 text = f"{watch.rule.metric_name} is {reading.value:g} (rule: {watch.rule.condition})"
                 events += self._calm(watch, reading.value, text, now_s, wall_s)
         return events
 
-    def _beyond(self, watch: _Watch, value: float, now_s: float, wall_s: float) -> list[AlertEvent]:
+    def _beyond(self, watch: _Watch, reading: Reading, now_s: float, wall_s: float) -> list[AlertEvent]:
         if watch.beyond_since_s is None:
             watch.beyond_since_s = now_s
+            watch.first_value_at_s = reading.at_s
         held_s = now_s - watch.beyond_since_s
-        if watch.fired is not None or held_s < watch.rule.duration_seconds:
+        # One value with nothing after it has not held for long: it has only not been followed.
+        proven_s = min(held_s, reading.at_s - watch.first_value_at_s)
+        if watch.fired is not None or proven_s < watch.rule.duration_seconds:
             return []
-        reason = f"{watch.rule.metric_name} is {value:g} (rule: {watch.rule.condition})"
-        watch.fired = _event(watch.rule, "fired", value, wall_s, held_s, reason)
+        reason = f"{watch.rule.metric_name} is {reading.value:g} (rule: {watch.rule.condition})"
+        watch.fired = _event(watch.rule, "fired", reading.value, wall_s, held_s, reason)
         watch.fired_at_s = now_s
         self._history.append(watch.fired)
         self.fired_count += 1

@@ -34,7 +34,7 @@ class LogPipeline:
     ``performance.log``, and all of them to the console (standard error) when wanted.
 
     A line is formed in the thread that logs and written by one thread of its own. When that falls 10,000 lines
-    behind, logging waits up to a second for it; only then is a line dropped, and counted.
+    behind, logging waits up to a second for it; only then are lines dropped, and counted, until there is room again.
     A folder that cannot be written to costs one warning on the console, and lines then go to the console only.
 
     Thread-safety: logging from any thread; ``start`` and ``stop`` from one at a time. Restartable.
@@ -47,12 +47,12 @@ class LogPipeline:
         self._previous: list[tuple[logging.Logger, list[logging.Handler], int]] = []
 
     def start(self, log_dir: str | Path, level: str = "INFO", console: bool = True) -> None:
-        """Take over the loggers' handlers and level; started again, it goes on with what is given then.
+        """Take over the loggers' level, and their handlers when it has a console; what is given last counts.
 
         Args:
             log_dir: folder of the two files, made when it is not there.
             level: least level that is logged, such as ``"INFO"``.
-            console: whether lines go to the console too.
+            console: whether lines go to the console too; otherwise the handlers that are there go on as well.
 
         Raises:
             ValueError: there is no such level.
@@ -67,7 +67,8 @@ class LogPipeline:
         for name in LOGGERS:
             logger = logging.getLogger(name)
             self._previous.append((logger, list(logger.handlers), logger.level))
-            logger.handlers[:] = [self._handler]
+            # Without a console of ours, whoever embeds this has one: uvicorn's address and tracebacks stay on it.
+            logger.handlers[:] = [self._handler] if console else [*logger.handlers, self._handler]
             logger.setLevel(number)
         atexit.register(self.stop)
 
@@ -169,6 +170,7 @@ class _Writer:
         self.is_degraded = False
         self.written = 0
         self.lost = 0
+        self._is_stuck = False
 
     def shows(self, line: LogLine) -> bool:
         """Whether the console gets the line: of the measurements only the alerts, unless nothing can be written."""
@@ -186,9 +188,13 @@ class _Writer:
 
     def put(self, item: _Item) -> None:
         try:
-            self._queue.put(item, timeout=PUT_TIMEOUT_S)
+            # Waited for once: on a disk that hangs, each further line would hold up its event loop as long.
+            self._queue.put(item, timeout=0.0 if self._is_stuck else PUT_TIMEOUT_S)
         except queue.Full:
+            self._is_stuck = True
             self.lost += 1
+        else:
+            self._is_stuck = False
 
     def stop(self) -> None:
         """Write what is queued and end. A disk that hangs holds this up for a few seconds, not for ever."""

@@ -176,7 +176,9 @@ class PerformanceMonitor:
         """Return every series for an exporter, and one gauge a rule that is 1 while its alert is active."""
         with self._lock:
             self._fold()
-            return self._book.collect() + self._alerts.snapshots()
+            series = self._book.collect()
+        # Not under the lock: the rules take theirs first and then this one when they read a metric.
+        return series + self._alerts.snapshots()
 
     # --- alerts ---
 

@@ -160,9 +160,9 @@ class Preloader:
         tasks = list(self._loading.values())
         for task in tasks:
             task.cancel()
+        self._release_idle_waiters()  # before anything is awaited: a stop that is cancelled leaves nobody waiting
         if tasks:
             await asyncio.wait(tasks)
-        self._release_idle_waiters()
 
     def pause(self, reason: str) -> None:
         """Begin no further preloads until ``resume``; those under way end."""

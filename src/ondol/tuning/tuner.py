@@ -145,8 +145,9 @@ class AutoTuner:
         task, self._task = self._task, None
         if task is not None and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
+        self._give_back("tuning was stopped")  # before anything is awaited: a stop that is cancelled gives back, too
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([task])
-        self._give_back("tuning was stopped")
 
     async def _run(self) -> None:
         while True:
