@@ -53,6 +53,7 @@ format: $(VENV)/.test ## Format the code and mend what the linter can.
 bench: $(VENV)/.test ## Run the benchmarks and print their tables.
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/throughput.py
 
 clean: ## Remove the environment and what tools left behind.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
