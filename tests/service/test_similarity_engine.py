@@ -489,3 +489,26 @@ def test_many_searches_and_writes_at_once(tmp_path: Path) -> None:
         assert {hit.id for hit in await engine.search("emergency", limit=50)} == {"mechanic", "nurse", "cook"}
 
     on_engine(tmp_path, scenario)
+
+
+def test_a_search_does_not_wait_for_somebody_elses_upload(tmp_path: Path) -> None:
+    async def scenario(engine: SimilarityEngine, pool: FakePool) -> None:
+        await engine.add_documents(DOCUMENTS)
+        await engine.embed(["emergency room"], kind="query")
+        stalled, gate = asyncio.Event(), asyncio.Event()
+
+        def stall(_done: int, _total: int) -> None:
+            pool.gate = gate
+            stalled.set()
+
+        documents = [NewDocument(id=f"d{number}", text=f"upload {number}") for number in range(600)]
+        upload = asyncio.create_task(engine.add_documents(documents, progress=stall))
+        await stalled.wait()
+        hits = await engine.search("emergency room")
+        assert hits[0].id == "nurse"
+        assert not upload.done()
+        gate.set()
+        await upload
+        assert (await engine.search("upload 577"))[0].id == "d577"
+
+    on_engine(tmp_path, scenario)

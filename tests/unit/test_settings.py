@@ -161,5 +161,20 @@ def test_a_dotenv_that_is_no_text_names_the_file(tmp_path: Path) -> None:
         load_settings(environ={}, dotenv_path=path)
 
 
+def test_a_broken_dotenv_line_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text("ONDOL_PORT=8100\nnot a setting at all\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"\.env: line 2 is not of the form NAME=value"):
+        load_settings(environ={}, dotenv_path=path)
+
+
 def test_no_dotenv_no_matter(tmp_path: Path) -> None:
     assert load_settings(environ={}, dotenv_path=tmp_path / "absent").values.port == 8000
+
+
+@pytest.mark.parametrize(
+    "variable", ["CACHE_MEMORY_LIMIT_MB", "MODEL_MEMORY_LIMIT_MB", "ONDOL_LEASE_TIMEOUT_S", "ONDOL_SHUTDOWN_GRACE_S"]
+)
+def test_a_number_that_no_counter_or_timer_can_hold_is_refused(variable: str) -> None:
+    with pytest.raises(InvalidSettingError, match=f"{variable}='1e308'.* ≤ [0-9]+$"):
+        resolve(environ={variable: "1e308"})

@@ -70,3 +70,9 @@ def test_each_document_is_ranked_by_its_best_passage() -> None:
     assert [(each.document_key, each.chunk_id) for each in ranked] == [(20, 3), (10, 2), (30, 4)]
     assert ranked[0].score == pytest.approx(0.7 * 0.5 + 0.3)
     assert ranked[0].lexical == 1.0
+
+
+def test_below_the_floor_the_nearer_in_meaning_still_comes_first() -> None:
+    candidates = [Candidate(1, 10, 0.1, 0.0), Candidate(2, 20, 0.3, 0.0), Candidate(3, 10, 0.2, 0.0)]
+    ranked = rank_documents(candidates, floor=0.8, reference=1.0, limit=3)
+    assert [(each.document_key, each.chunk_id, each.score) for each in ranked] == [(20, 2, 0.0), (10, 3, 0.0)]

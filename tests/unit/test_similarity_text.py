@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ondol.errors import InvalidTextError
-from ondol.similarity.text import check_document_id, check_label, check_metadata, check_text, is_analysable
+from ondol.similarity.text import check_document_id, check_label, check_metadata, check_text, is_analysable, is_visible
 
 
 def test_a_text_comes_back_in_normal_form_c() -> None:
@@ -53,12 +53,35 @@ def test_nul_and_lone_surrogates_are_refused_by_name(bad: str, named: str) -> No
     assert not is_analysable(bad)
 
 
-@pytest.mark.parametrize("good", ["a", "A.b_c:d-9", "x" * 128])
+@pytest.mark.parametrize("marks", ["\u0301", "\u0301\u0327", "\U0001e94a"])
+def test_marks_without_end_on_one_character_are_refused_before_they_are_sorted(marks: str) -> None:
+    # Sorting this many takes hours: the test ends because it is not tried.
+    for check in (check_text, check_label):
+        with pytest.raises(InvalidTextError, match="more than 30 combining marks in a row at position 1") as caught:
+            check("a" + marks * 2_000_000, field="text", max_chars=10_000_000)
+        assert caught.value.limit == 30
+    assert check_text("a" + "\u0301" * 30, field="text", max_chars=100) == "\u00e1" + "\u0301" * 29
+    assert check_text("…" * 100, field="text", max_chars=100) == "…" * 100
+
+
+def test_what_shows_nothing_is_looked_at_once_a_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+
+    def counted(character: str) -> bool:
+        looked_at.append(character)
+        return is_visible(character)
+
+    monkeypatch.setattr("ondol.similarity.text.is_visible", counted)
+    assert check_text("\u200b " * 100_000 + "a", field="text", max_chars=1_000_000).endswith("a")
+    assert len(looked_at) < 100
+
+
+@pytest.mark.parametrize("good", ["a", "...", ".a", "A.b_c:d-9", "x" * 128])
 def test_ids_that_are_allowed(good: str) -> None:
     assert check_document_id(good) == good
 
 
-@pytest.mark.parametrize("bad", ["", "a b", "가", "a/b", "x" * 129, "a\n", None, 7])
+@pytest.mark.parametrize("bad", ["", ".", "..", "a b", "가", "a/b", "x" * 129, "a\n", None, 7])
 def test_ids_that_are_not(bad: object) -> None:
     with pytest.raises(InvalidTextError, match=r"id .* allowed are 1 to 128 characters") as caught:
         check_document_id(bad)

@@ -269,10 +269,17 @@ class Cache:
     async def start(self) -> None:
         """Begin to remove expired entries each second, in steps of bounded work. Safe to call twice."""
         await self._sweeper.start()
+        logger.info("cache %s: room for %s", "on" if self.is_enabled else "off", format_bytes(self.max_bytes))
 
     async def stop(self) -> None:
         """End the periodic removal; entries stay, and it can be started again, also in another event loop."""
         await self._sweeper.stop()
+        stats = self.get_stats()
+        logger.info(
+            "cache stopped: %d entries in %s, %d hits and %d misses so far (%s), %d evictions",
+            *(stats["entries"], format_bytes(stats["used_bytes"]), stats["hits"], stats["misses"]),
+            *(stats["hit_rate"], stats["evictions"]),
+        )
 
     def get_stats(self) -> dict[str, Any]:
         """Return the cache's figures as plain values.

@@ -149,6 +149,14 @@ class Preloader:
         self._wishes.want_resident(self._pool.names())
         self._pool.configure(max_background_loads=self._max_concurrent)
         self._review()
+        logger.info(
+            "preloading %s: %d models to load ahead of use, %d at once",
+            *(
+                "on" if self._is_enabled else "off",
+                len(self._plan.loads) + len(self._plan.waiting),
+                self._max_concurrent,
+            ),
+        )
 
     async def stop(self) -> None:
         """Load nothing more; loads under way belong to the pool and go on. Safe to call twice."""

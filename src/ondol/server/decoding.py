@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import typing
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -34,6 +35,7 @@ _MISSING_FIELD: Final = re.compile(r"Object missing required field `(.*)`\Z", re
 _SKIPPER: Final = msgspec.json.Decoder(msgspec.Raw)  # reads syntax only and builds nothing
 _MAX_EXPLAINED_BYTES: Final = 1_000_000
 _LIMIT: Final = re.compile(r"(?:<=|>=) (\d+)")
+_WRONG_CHOICE: Final = re.compile(r"Invalid enum value (.*)\Z", re.DOTALL)
 
 
 class ClientGoneError(Exception):
@@ -116,7 +118,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T], *, hints: Mapping[str,
         return decoder.decode(body)
     except msgspec.ValidationError as exc:
         _check_syntax(body)  # what stands behind the first wrong field may not even be JSON
-        raise _invalid(str(exc), hints or {}) from exc
+        raise _invalid(str(exc), hints or {}, decoder.type) from exc
     except UnicodeDecodeError as exc:
         detail = f"the body is not UTF-8: byte 0x{exc.object[exc.start]:02x} cannot stand where it does"
         raise MalformedJsonError(detail, FieldError("body", detail)) from exc
@@ -140,7 +142,7 @@ def _too_deep() -> MalformedJsonError:
     return MalformedJsonError(detail, FieldError("body", detail))
 
 
-def _invalid(message: str, hints: Mapping[str, str]) -> InvalidRequestError:
+def _invalid(message: str, hints: Mapping[str, str], expected: Any) -> InvalidRequestError:
     place = _PLACE.search(message)
     path = place.group(1) if place else ""
     message = message[: place.start()] if place else message
@@ -152,8 +154,29 @@ def _invalid(message: str, hints: Mapping[str, str]) -> InvalidRequestError:
         message = f"{message}; {hint}"
     path = path or "body"
     limit = _LIMIT.search(message)
-    field_error = FieldError(path, message, limit=float(limit.group(1)) if limit else None)
+    allowed = _allowed(message, path, expected)
+    if allowed:
+        message = f"{message}; allowed: {', '.join(allowed)}"
+    field_error = FieldError(path, message, limit=int(limit.group(1)) if limit else None, allowed=allowed)
     return InvalidRequestError(f"{path}: {message}", field_error)
+
+
+def _allowed(message: str, path: str, expected: Any) -> list[str] | None:
+    """Return the values, or the names of the fields, that could stand where the message found something else."""
+    structs = [kind for kind in (expected, *typing.get_args(expected)) if _is_struct(kind)]
+    fields = {field.encode_name: field for kind in structs for field in msgspec.structs.fields(kind)}
+    if _UNKNOWN_FIELD.match(message):
+        return list(fields) if "." not in path and "[" not in path else None
+    if _WRONG_CHOICE.match(message) and path in fields:
+        kinds = (fields[path].type, *typing.get_args(fields[path].type))
+        return [
+            str(value) for kind in kinds if typing.get_origin(kind) is typing.Literal for value in typing.get_args(kind)
+        ]
+    return None
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _malformed(body: bytes, message: str) -> MalformedJsonError:
@@ -203,7 +226,9 @@ def check_batch_size(count: int, *, field: str, max_count: int) -> None:
         InvalidRequestError: it is one of these.
     """
     if count == 0:
-        raise InvalidRequestError(f"{field} is empty", FieldError(field, "must hold at least one item"))
+        raise InvalidRequestError(
+            f"{field} is empty", FieldError(field, f"must hold 1 to {max_count} items", limit=max_count)
+        )
     if count > max_count:
         message = f"holds {count} items, at most {max_count} are allowed in one request (ONDOL_MAX_BATCH_TEXTS)"
         raise InvalidRequestError(f"{field} {message}", FieldError(field, message, limit=max_count))

@@ -36,7 +36,7 @@ __all__ = ["run_server"]
 logger = logging.getLogger("ondol.server")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_STOP_MARGIN_S: Final = 0.6
+_STOP_MARGIN_S: Final = 0.9
 """What ending takes at most beyond the grace for requests: then the process ends without waiting any longer."""
 
 

@@ -184,7 +184,7 @@ class SimilarityEngine:
         """Return the ``limit`` best documents for ``query``, best first, each with its best passage.
 
         :mod:`ondol.similarity.scoring` explains the scores. Passages that have no vector of the model yet get one
-        first, which ``progress`` is told of.
+        first, which ``progress`` is told of; those of an upload under way are found when it has ended.
 
         Raises:
             ValueError: ``limit`` is less than 1.
@@ -208,7 +208,8 @@ class SimilarityEngine:
         last_chunk_id = await self._store.run(prepare)
         if not last_chunk_id:
             return []
-        await self._indexer.index_pending(info, last_chunk_id, progress=progress)
+        settled = self._indexer.settled_chunk_id(info.name, last_chunk_id)
+        await self._indexer.index_pending(info, settled, progress=progress)
         (embedded,) = await self._embed(info, [query], "query")
         hits = await self._store.run(lambda store: self._searcher.find(store, info, query, embedded.vector, limit))
         self._counters["searches"] += 1

@@ -59,6 +59,7 @@ class Indexer:
         self._clock = clock
         self._find = find
         self._resuming: asyncio.Task[None] | None = None
+        self._uploads: dict[object, tuple[str, int]] = {}  # model and last chunk before, of each upload under way
         self._counters: dict[str, Any] = {
             "documents_added": 0,
             "chunks_indexed": 0,
@@ -109,19 +110,37 @@ class Indexer:
         prepared = await asyncio.to_thread(lambda: [_prepared(key, document) for key, document in named])
         added_at_s = self._clock.wall()
 
+        upload = object()
+
         def write(store: DocumentStore) -> int:
             store.vectors.use_model(info.name, info.dimension)
+            self._uploads[upload] = (info.name, store.last_chunk_id())
             store.write_documents(prepared, info.name, added_at_s)
             return store.last_chunk_id()
 
-        last_chunk_id = await self._store.run(write)
-        self._counters["documents_added"] += len(prepared)
+        try:
+            last_chunk_id = await self._store.run(write)
+            self._counters["documents_added"] += len(prepared)
+            await self._index_upload(info, last_chunk_id, len(prepared), progress)
+        finally:
+            self._uploads.pop(upload, None)
+        return [key for key, _document in named]
+
+    async def _index_upload(
+        self, info: EmbedderInfo, last_chunk_id: int, count: int, progress: Progress | None
+    ) -> None:
         try:
             await self.index_pending(info, last_chunk_id, progress=progress)
         except OndolError as exc:
             self._count_failure(exc)
-            logger.exception("%d documents are stored, but not all of their passages are indexed yet", len(prepared))
-        return [key for key, _document in named]
+            logger.exception("%d documents are stored, but not all of their passages are indexed yet", count)
+
+    def settled_chunk_id(self, model: str, last_chunk_id: int) -> int:
+        """Return up to which passage a search has to wait for vectors: not for those of an upload under way.
+
+        Who uploads is told when the documents can be found; nobody else's search waits for that.
+        """
+        return min([last_chunk_id, *(before for name, before in list(self._uploads.values()) if name == model)])
 
     async def index_pending(
         self,

@@ -129,12 +129,15 @@ class Ranked(NamedTuple):
 
 
 def rank_documents(candidates: Iterable[Candidate], *, floor: float, reference: float, limit: int) -> list[Ranked]:
-    """Return the ``limit`` documents with the best passages, best first; of equals the older document first."""
+    """Return the ``limit`` documents with the best passages, best first.
+
+    Of equal scores (all below the floor are 0) the nearer in meaning comes first, then the older document.
+    """
     best: dict[int, Ranked] = {}
     for chunk_id, document_key, cosine, bm25 in candidates:
         lexical = wording_share(bm25, reference)
         score = hybrid(fixed_normalised(cosine, floor), lexical)
         held = best.get(document_key)
-        if held is None or (score, -chunk_id) > (held.score, -held.chunk_id):
+        if held is None or (score, cosine, -chunk_id) > (held.score, held.cosine, -held.chunk_id):
             best[document_key] = Ranked(chunk_id, document_key, score, cosine, lexical)
-    return sorted(best.values(), key=lambda ranked: (-ranked.score, ranked.document_key))[:limit]
+    return sorted(best.values(), key=lambda ranked: (-ranked.score, -ranked.cosine, ranked.document_key))[:limit]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from ondol.errors import InvalidTextError
@@ -21,12 +22,13 @@ __all__ = [
     "is_visible",
 ]
 
-DOCUMENT_ID_RULE: Final = "1 to 128 characters out of A-Z a-z 0-9 . _ : -"
+DOCUMENT_ID_RULE: Final = "1 to 128 characters out of A-Z a-z 0-9 . _ : - (not . or .. alone)"
 MAX_TITLE_CHARS: Final = 500
 MAX_METADATA_ENTRIES: Final = 32
 MAX_METADATA_CHARS: Final = 1000
 
-_DOCUMENT_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+# "." and ".." are taken out of a path by every HTTP client: such a document could not be asked for, nor removed.
+_DOCUMENT_ID: Final = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._:-]{1,128}\Z")
 # Half of a surrogate pair is no character: it has no UTF-8 form, so it can be neither stored nor answered.
 # NUL ends a C string: what follows it would silently be left out by a model behind a C interface.
 _IMPOSSIBLE: Final = re.compile("[\ud800-\udfff\x00]")
@@ -35,6 +37,11 @@ _BLANK_LETTERS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 # NFC makes a text shorter (decomposed Hangul to a third) or, rarely, up to three times longer: texts this many
 # times over the limit are refused before any work is spent on them.
 _LONGEST_FORM: Final = 4
+# Sorting the marks on one character takes the square of their number: 80,000 of them hold up everything for seconds.
+# Unicode's stream-safe format (UAX #15) allows 30, more than any language needs.
+_MOST_MARKS: Final = 30
+_MAYBE_MARKS: Final = re.compile(rf"[^\w\x00-\x7f]{{{_MOST_MARKS + 1}}}")
+_FIRST_LOOKED_AT: Final = 64
 
 
 def is_visible(character: str) -> bool:
@@ -45,7 +52,19 @@ def is_visible(character: str) -> bool:
 
 def is_analysable(value: object) -> bool:
     """Tell whether models and the store can bear ``value``; :func:`check_text` says more and normalises."""
-    return isinstance(value, str) and _IMPOSSIBLE.search(value) is None and any(map(is_visible, value))
+    return isinstance(value, str) and _IMPOSSIBLE.search(value) is None and _shows_something(value)
+
+
+def _shows_something(text: str) -> bool:
+    # Where the beginning shows nothing each character is looked at once: 200,000 spaces take no longer than one.
+    return any(map(is_visible, text[:_FIRST_LOOKED_AT])) or any(map(is_visible, set(text)))
+
+
+@cache
+def _mark_run() -> re.Pattern[str]:
+    # Every combining mark is in this range. Made when a text first looks as if it held that many.
+    marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.combining(chr(code)))
+    return re.compile(f"[{marks}]{{{_MOST_MARKS + 1}}}")
 
 
 def check_text(value: object, *, field: str, max_chars: int) -> str:
@@ -58,7 +77,7 @@ def check_text(value: object, *, field: str, max_chars: int) -> str:
 
     Raises:
         InvalidTextError: ``value`` is no string, shows nothing (empty, or only spaces and invisible
-            characters), is too long, or holds NUL or a lone surrogate.
+            characters), is too long, holds NUL or a lone surrogate, or more than 30 combining marks in a row.
     """
     text = _checked_string(value, field)
     if len(text) > _LONGEST_FORM * max_chars:
@@ -66,7 +85,7 @@ def check_text(value: object, *, field: str, max_chars: int) -> str:
     text = unicodedata.normalize("NFC", text)
     if len(text) > max_chars:
         raise _too_long(len(text), field, max_chars)
-    if not any(map(is_visible, text)):
+    if not _shows_something(text):
         message = f"{field} is {'blank' if text else 'empty'}: it must hold at least one visible character"
         raise InvalidTextError(message, field=field)
     return text
@@ -125,6 +144,13 @@ def _checked_string(value: object, field: str) -> str:
     if found:
         what = "the NUL character" if found.group() == "\x00" else f"the lone surrogate U+{ord(found.group()):04X}"
         raise InvalidTextError(f"{field} holds {what} at position {found.start()}, which is not allowed", field=field)
+    marks = _mark_run().search(value) if _MAYBE_MARKS.search(value) else None
+    if marks:
+        message = (
+            f"{field} holds more than {_MOST_MARKS} combining marks in a row at position {marks.start()}, which is not "
+            "allowed"
+        )
+        raise InvalidTextError(message, field=field, limit=_MOST_MARKS)
     return value
 
 

