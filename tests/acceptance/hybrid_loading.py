@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import Any
 
 from ondol import OptimizationService, load_settings
 from ondol.models import ModelState
 from ondol.similarity.embedders import embedder_specs
-from tests.acceptance.report import Report
+from tests.acceptance.report import Report, run
 
 __all__ = ["main", "measure"]
 
@@ -92,5 +91,4 @@ async def _budget(report: Report) -> None:
 
 def main() -> int:
     """Print the report; return the exit status."""
-    os.environ.setdefault("ENVIRONMENT", "development")
-    return measure().finish()
+    return run(measure)

@@ -7,7 +7,6 @@ requests are found to follow: Breslau et al., INFOCOM 1999), half Korean, over e
 from __future__ import annotations
 
 import http.client
-import os
 import random
 import tempfile
 import time
@@ -15,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.acceptance.report import Report
+from ondol import load_settings
+from tests.acceptance.report import Report, run
 from tests.acceptance.server_process import ServerProcess, exchange, running_server
 
 __all__ = ["main", "measure"]
@@ -69,7 +69,7 @@ def percentile(values: list[float], share: float) -> float:
 
 def measure() -> Report:
     """Run the load against the real server for the profile of ENVIRONMENT."""
-    environment = os.environ.get("ENVIRONMENT", "development")
+    environment = load_settings().values.environment
     report = Report(f"the whole system, profile {environment}, {REQUESTS} requests over {TEXTS} texts")
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder)) as server:
         report.add("process start to first 200 on /livez", server.wait_for("/livez"), "s", 1.0)
@@ -142,4 +142,4 @@ def _request(number: int, text: str, other: str) -> tuple[str, dict[str, object]
 
 def main() -> int:
     """Print the report; return the exit status."""
-    return measure().finish()
+    return run(measure)

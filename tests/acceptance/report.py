@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["Report", "Row"]
+from ondol.errors import OndolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Report", "Row", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +73,13 @@ class Report:
         """Print the table; return the exit status: 0 when every target is met, else 1."""
         print(self.text())  # noqa: T201  # a script prints
         return 1 if self.misses else 0
+
+
+def run(measure: Callable[[], Report]) -> int:
+    """Measure and print; return the exit status, 1 also when nothing could be measured, with a word why."""
+    try:
+        report = measure()
+    except (OndolError, AssertionError) as exc:
+        print(f"nothing could be measured: {exc}", file=sys.stderr)  # noqa: T201  # a script prints
+        return 1
+    return report.finish()

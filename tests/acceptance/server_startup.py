@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
-from tests.acceptance.report import Report
+from ondol import load_settings
+from tests.acceptance.report import Report, run
 from tests.acceptance.server_process import ServerProcess, running_server
 
 __all__ = ["main", "measure"]
@@ -20,7 +20,7 @@ STOP_S = 5.0
 
 def measure() -> Report:
     """Start the server for the profile of ENVIRONMENT and measure it."""
-    environment = os.environ.get("ENVIRONMENT", "development")
+    environment = load_settings().values.environment
     report = Report(f"server start-up, profile {environment}")
     with tempfile.TemporaryDirectory() as folder, running_server(Path(folder)) as server:
         report.add("process start to first 200 on /livez", server.wait_for("/livez"), "s", LIVE_S)
@@ -53,4 +53,4 @@ def _first_answers(server: ServerProcess, report: Report) -> None:
 
 def main() -> int:
     """Print the report; return the exit status."""
-    return measure().finish()
+    return run(measure)

@@ -49,3 +49,14 @@ def test_a_target_that_is_missed_is_said_and_fails(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert printed.count("FALLS SHORT") == 2
     assert "2 of 3 fall short" in printed
+
+
+@pytest.mark.parametrize("scenario", sorted(SCENARIOS))
+def test_an_environment_that_is_none_is_told_without_a_traceback(scenario: str) -> None:
+    environ = {**os.environ, "ENVIRONMENT": "staging"}
+    result = subprocess.run(
+        [sys.executable, f"test_{scenario}.py"], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "development, production, testing" in result.stderr
+    assert "Traceback" not in result.stderr
