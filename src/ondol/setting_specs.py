@@ -15,6 +15,9 @@ __all__ = ["ENVIRONMENTS", "PROFILES", "SETTINGS", "Origin", "Setting", "Value"]
 Origin = Literal["default", "profile", ".env", "environment", "argument"]
 Value = str | bool | int | float | None
 
+_MOST_MB: Final = 100_000_000
+"""Far beyond any machine, and still a number of bytes that every clock and counter can hold."""
+
 ENVIRONMENTS: Final = ("development", "production", "testing")
 
 PROFILES: Final[Mapping[str, Mapping[str, Value]]] = {
@@ -72,9 +75,9 @@ class Setting(NamedTuple):
         noun = "an integer" if self.kind == "int" else "a number"
         parts = []
         if self.minimum is not None:
-            parts.append(f"{'>' if self.exclusive_minimum else '≥'} {self.minimum:g}")
+            parts.append(f"{'>' if self.exclusive_minimum else '≥'} {self.minimum:.15g}")
         if self.maximum is not None:
-            parts.append(f"≤ {self.maximum:g}")
+            parts.append(f"≤ {self.maximum:.15g}")
         return " ".join([noun, " and ".join(parts)]).strip()
 
     def parse(self, raw: object) -> Value:
@@ -148,6 +151,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "float",
         "Bound of the in-process cache, in MB (1 MB = 1,048,576 bytes).",
         minimum=0,
+        maximum=_MOST_MB,
         exclusive_minimum=True,
     ),
     Setting(
@@ -164,6 +168,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "float",
         "Bound of all loaded models together, in MB. Unset: 60 % of the memory that the machine or its cgroup allows.",
         minimum=0,
+        maximum=_MOST_MB,
         exclusive_minimum=True,
         is_optional=True,
     ),
@@ -273,6 +278,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Longest wait for a model to become available, in seconds.",
         default=120.0,
         minimum=0,
+        maximum=86_400,
         exclusive_minimum=True,
     ),
     Setting(
@@ -282,5 +288,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Time that requests under way get to finish at shutdown, in seconds.",
         default=4.0,
         minimum=0,
+        maximum=3600,
     ),
 )

@@ -223,3 +223,23 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(caplog: pyte
     run_virtual(scenario)
     assert service.monitor.metrics[0][2]["status"] == "499"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("path", ["/v1/documents", "/", "/events", "/docs", "/static/page.js"])
+def test_a_name_that_others_can_own_is_refused_where_no_key_is_asked_for(api: Api, path: str) -> None:
+    """A web page whose name leads to 127.0.0.1 must not read what is stored here."""
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "evil."):
+        response = api.http.get(path, headers={"Host": host})
+        assert response.status_code == 421
+        assert response.json()["code"] == "unknown-host"
+        assert response.json()["errors"][0]["field"] == "Host"
+    assert api.http.get("/livez", headers={"Host": "evil.example"}).status_code == 200
+
+
+def test_addresses_names_of_this_machine_and_the_configured_one_are_let_in(make_api: Callable[..., Api]) -> None:
+    api = make_api(host="Room.example")
+    for host in ("127.0.0.1:8000", "[::1]:8000", "localhost", "a.localhost:80", "ondol", "10.0.0.7", "room.example:1"):
+        assert api.http.get("/v1/documents", headers={"Host": host}).status_code == 200
+    with_key = make_api(api_key=KEY)
+    headers = {b"Host": b"api.example", b"Authorization": f"Bearer {KEY}".encode()}
+    assert with_key.http.get("/v1/documents", headers=headers).status_code == 200

@@ -33,7 +33,7 @@ class RequestMiddleware:
     """The outermost layer of the app, plain ASGI.
 
     - gives each request an id (or takes the caller's ``X-Request-ID``) and sends it back;
-    - asks for the API key under ``/v1`` when one is set;
+    - asks for the API key under ``/v1`` when one is set; when none is, refuses names that are not this server's;
     - answers 503 when more requests than allowed are under way; health and metrics are always answered;
     - turns every exception into a problem document; what has no other row in the table becomes a logged 500;
     - records the duration and writes the access log.
@@ -99,11 +99,12 @@ class RequestMiddleware:
 
             detail = f"{settings.max_concurrent_requests} requests are under way already; try again shortly"
             raise OverloadedError(detail)
-        if settings.api_key is not None:
-            from ondol.server.auth import check_key, is_protected
+        from ondol.server.auth import check_host, check_key, is_protected
 
-            if is_protected(path):
-                check_key(scope["headers"], settings.api_key)
+        if settings.api_key is None:
+            check_host(scope["headers"], settings.host)
+        elif is_protected(path):
+            check_key(scope["headers"], settings.api_key)
 
     def _finish(self, exchange: _Exchange) -> None:
         if exchange.is_finished:

@@ -269,8 +269,7 @@ def _operation(operation: Operation, *, is_key_needed: bool) -> dict[str, Any]:
     problems = set(operation.problems) | {500}
     if operation.is_protected:
         problems.add(503)
-        if is_key_needed:
-            problems.add(401)
+        problems.add(401 if is_key_needed else 421)
     answers = {str(status): _answer(status, body) for status, body in operation.answers.items()}
     problem_refs = {
         str(status): {"$ref": f"#/components/responses/Problem{status}"}

@@ -30,6 +30,7 @@ __all__ = [
     "InvalidRequestError",
     "MalformedJsonError",
     "MediaTypeError",
+    "MisdirectedError",
     "OverloadedError",
     "ProblemType",
     "RequestError",
@@ -95,6 +96,10 @@ class MediaTypeError(RequestError):
     """The body is of a type the server does not read."""
 
 
+class MisdirectedError(RequestError):
+    """The request names another host than this server."""
+
+
 class OverloadedError(RequestError):
     """More requests at once than the server takes."""
 
@@ -125,6 +130,7 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
     errors.UnknownDocumentError: ProblemType(404, "unknown-document", "There is no document of that id"),
     BodyTooLargeError: ProblemType(413, "body-too-large", "The body is too large"),
     MediaTypeError: ProblemType(415, "unsupported-media-type", "The body's type is not supported"),
+    MisdirectedError: ProblemType(421, "unknown-host", "The request was meant for another host"),
     InvalidRequestError: ProblemType(422, "invalid-request", "The request is not valid"),
     errors.InvalidTextError: ProblemType(422, "invalid-text", "A text cannot be analysed"),
     errors.MissingExtraError: ProblemType(422, "model-not-installed", "The model's package is not installed"),

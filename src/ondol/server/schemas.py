@@ -275,7 +275,7 @@ class ProblemField(msgspec.Struct, kw_only=True, omit_defaults=True):
     field: Annotated[str, Meta(examples=["texts[3]"])]
     message: str
     limit: float | UnsetType = UNSET
-    allowed: list[str] | UnsetType = UNSET
+    allowed: list[str | int] | UnsetType = UNSET
 
 
 class OpenAIError(msgspec.Struct, kw_only=True):

@@ -60,6 +60,13 @@ def _shows_something(text: str) -> bool:
     return any(map(is_visible, text[:_FIRST_LOOKED_AT])) or any(map(is_visible, set(text)))
 
 
+def _find_mark_run(text: str) -> re.Match[str] | None:
+    # From the cheapest test to the dearest: nearly every text passes the first.
+    if _MAYBE_MARKS.search(text) is None or not any(map(unicodedata.combining, set(text))):
+        return None
+    return _mark_run().search(text)
+
+
 @cache
 def _mark_run() -> re.Pattern[str]:
     # Every combining mark is in this range. Made when a text first looks as if it held that many.
@@ -144,7 +151,7 @@ def _checked_string(value: object, field: str) -> str:
     if found:
         what = "the NUL character" if found.group() == "\x00" else f"the lone surrogate U+{ord(found.group()):04X}"
         raise InvalidTextError(f"{field} holds {what} at position {found.start()}, which is not allowed", field=field)
-    marks = _mark_run().search(value) if _MAYBE_MARKS.search(value) else None
+    marks = _find_mark_run(value)
     if marks:
         message = (
             f"{field} holds more than {_MOST_MARKS} combining marks in a row at position {marks.start()}, which is not "
