@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
@@ -164,20 +164,27 @@ class _Deadline:
     def __init__(self, after_s: float, logs: LogPipeline) -> None:
         self._timer = threading.Timer(after_s, self._end)
         self._timer.daemon = True
+        # Started together with the timer: an interpreter that is ending takes no new threads (Python 3.12).
+        self._flusher = threading.Thread(target=self._flush, daemon=True)
+        self._is_over = threading.Event()
         self._logs = logs
         self._after_s = after_s
 
     def start(self) -> None:
+        self._flusher.start()
         self._timer.start()
 
     def cancel(self) -> None:
         self._timer.cancel()
 
+    def _flush(self) -> None:
+        self._is_over.wait()
+        self._logs.stop()
+
     def _end(self) -> None:
         logger.error(
             "shutting down took longer than %.1f s; the process ends without waiting any longer", self._after_s
         )
-        flusher: Any = threading.Thread(target=self._logs.stop, daemon=True)
-        flusher.start()
-        flusher.join(0.2)
+        self._is_over.set()
+        self._flusher.join(0.2)
         os._exit(1)
