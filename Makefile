@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 $(BIN)/uv
+# torch and what it brings: tested against a double of its interface instead.
+EXTRAS := --all-extras --no-extra sentence-transformers
 SYNC := $(UV) sync --quiet --frozen --inexact --python $(BIN)/python
 
 .PHONY: help run test check browser format soak bench clean
@@ -22,13 +24,13 @@ $(VENV)/.bootstrap: requirements-bootstrap.txt
 
 $(VENV)/.run: $(VENV)/.bootstrap uv.lock pyproject.toml
 	@echo "make: installing the locked dependencies"
-	@$(SYNC) --no-install-project --group build --all-extras
-	@$(SYNC) --group build --all-extras
+	@$(SYNC) --no-install-project --group build $(EXTRAS)
+	@$(SYNC) --group build $(EXTRAS)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "make: installing the locked development dependencies"
-	@$(SYNC) --group dev --all-extras
+	@$(SYNC) --group dev $(EXTRAS)
 	@touch $@
 
 run: $(VENV)/.run ## Install what is missing and start the server on 127.0.0.1:8000.
