@@ -19,16 +19,21 @@ __all__ = [
     "LifecycleError",
     "MissingExtraError",
     "ModelBudgetError",
+    "ModelCallTimeoutError",
+    "ModelCrashedError",
     "ModelError",
     "ModelLoadError",
     "ModelNotLoadedError",
+    "ModelQuarantinedError",
     "MonitorError",
     "NotStartedError",
     "OndolError",
+    "RemoteModelError",
     "ServerError",
     "ServerUnreachableError",
     "SimilarityError",
     "StoreUnavailableError",
+    "UnencodableValueError",
     "UnknownDocumentError",
     "UnknownModelError",
     "UnstableKeyError",
@@ -114,6 +119,10 @@ class ModelLoadError(ModelError):
     """A model could not be loaded; ``__cause__`` holds the loader's own error."""
 
 
+class ModelQuarantinedError(ModelError):
+    """A model failed several times in a row and is not tried again until somebody releases it."""
+
+
 class ModelNotLoadedError(ModelError):
     """The model is registered but not loaded, and loading on first use is switched off."""
 
@@ -128,6 +137,43 @@ class DependencyCycleError(ModelError, ValueError):
 
 class LeaseTimeoutError(ModelError, TimeoutError):
     """A model did not become available in time."""
+
+
+class ModelCallTimeoutError(ModelError, TimeoutError):
+    """A call of an isolated model took longer than allowed; its process was ended."""
+
+
+class ModelCrashedError(ModelError):
+    """The process of an isolated model ended while it was needed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit_code: int | None = None,
+        signal_name: str | None = None,
+        stderr_tail: tuple[str, ...] = (),
+    ) -> None:
+        """Keep how it ended: an exit code or the name of a signal (neither is known of a lost process)."""
+        super().__init__("\n  ".join([message, *stderr_tail]))
+        self.exit_code = exit_code
+        self.signal_name = signal_name
+        self.stderr_tail = stderr_tail
+
+
+class RemoteModelError(ModelError):
+    """An isolated model raised an exception; ``remote_traceback`` is its text."""
+
+    def __init__(self, message: str, *, type_name: str, remote_traceback: str) -> None:
+        """Keep the exception's type by name (``module.Class``) and where it was raised."""
+        super().__init__(message)
+        self.type_name = type_name
+        self.remote_traceback = remote_traceback
+        self.add_note(f"in the process of the model:\n{remote_traceback}")
+
+
+class UnencodableValueError(ModelError, TypeError):
+    """A value cannot be sent to or from an isolated model; the message names its type and place."""
 
 
 class SimilarityError(OndolError):
