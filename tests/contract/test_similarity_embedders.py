@@ -14,6 +14,7 @@ import pytest
 from ondol.settings import resolve
 from ondol.similarity import EMBEDDERS, embedder_specs
 from ondol.testing.embedder import FakeEmbedder
+from tests.service.models_fakes import loader_of
 
 if TYPE_CHECKING:
     from ondol.similarity import Embedder
@@ -47,7 +48,7 @@ def load(name: str) -> Embedder:
     if not EMBEDDERS[name].is_installed():
         pytest.skip(f"{EMBEDDERS[name].package} is not installed here")
     specs = {spec.name: spec for spec in embedder_specs(resolve(arguments={"model_threads": 2}).values)}
-    model = cast("Embedder", specs[name].load())
+    model = cast("Embedder", loader_of(specs[name])())
     warm_up = specs[name].warm_up
     assert warm_up is not None
     warm_up(model)

@@ -61,8 +61,8 @@ def residents(draw: st.DrawFn) -> list[Candidate]:
         Candidate(
             name,
             draw(st.integers(0, 50)),
-            draw(st.integers(0, 20)),
-            draw(st.integers(1, 10)),
+            float(draw(st.integers(0, 20))),
+            priority=draw(st.integers(1, 10)),
             is_held=draw(st.booleans()),
             # dependents have greater numbers, so the graph has no circle
             dependents=frozenset(draw(st.sets(st.sampled_from(names[index + 1 :]), max_size=2)))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ondol.models import ModelSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ondol.models import ModelPool
 
 
@@ -59,6 +61,12 @@ class Fleet:
         return [line.removeprefix("load ") for line in self.journal if line.startswith("load ")]
 
 
+def loader_of(spec: ModelSpec) -> Callable[[], Any]:
+    """Return the function of a specification that is not loaded in a process of its own."""
+    assert callable(spec.load)
+    return spec.load
+
+
 async def use(pool: ModelPool, name: str, seconds: float = 0.0) -> FakeModel:
     """Lease a model for a while; it must not go meanwhile."""
     async with pool.lease(name) as model:
@@ -74,5 +82,5 @@ def check_ended(pool: ModelPool, fleet: Fleet) -> None:
     stats = pool.get_stats()
     assert stats["used_bytes"] == 0
     assert all(row["leases"] == 0 for row in stats["models"])
-    assert {row["state"] for row in stats["models"]} <= {"registered", "unloaded", "failed", "blocked"}
+    assert {row["state"] for row in stats["models"]} <= {"registered", "unloaded", "failed", "quarantined", "blocked"}
     assert all(model.is_unloaded for model in fleet.made)

@@ -82,7 +82,7 @@ def test_a_caller_cancelled_in_the_instant_of_the_handover_holds_nothing() -> No
 
 def test_a_failure_reaches_every_waiter_and_the_next_call_tries_anew() -> None:
     async def scenario(clock: VirtualClock) -> None:
-        fleet, pool = Fleet(failing={"m"}), ModelPool(clock=clock)
+        fleet, pool = Fleet(failing={"m"}), ModelPool(clock=clock, retry=None)
         pool.register(fleet.spec("m"))
         async with pool:
             results = await asyncio.gather(*(use(pool, "m") for _ in range(5)), return_exceptions=True)
@@ -186,7 +186,7 @@ def test_a_failed_warm_up_puts_the_model_away() -> None:
         raise ValueError(message)
 
     async def scenario(clock: VirtualClock) -> None:
-        pool = ModelPool(clock=clock)
+        pool = ModelPool(clock=clock, retry=None)
         pool.register(ModelSpec("m", load=lambda: "model", warm_up=refuse, unload=gone.append))
         async with pool:
             with pytest.raises(ModelLoadError, match="ValueError: cold"):

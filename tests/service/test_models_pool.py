@@ -151,7 +151,7 @@ def test_an_unregistered_dependency_blocks_visibly_until_it_is_registered() -> N
 
 def test_a_failed_dependency_blocks_who_needs_it_until_it_loads() -> None:
     async def scenario(clock: VirtualClock) -> None:
-        fleet, pool = Fleet(failing={"base"}), ModelPool(clock=clock)
+        fleet, pool = Fleet(failing={"base"}), ModelPool(clock=clock, retry=None)
         pool.register(fleet.spec("app", ("mid",)))
         pool.register(fleet.spec("mid", ("base",)))
         pool.register(fleet.spec("base"))
@@ -166,23 +166,6 @@ def test_a_failed_dependency_blocks_who_needs_it_until_it_loads() -> None:
             await pool.load("base")
             assert pool.status("app").state is ModelState.REGISTERED
             await use(pool, "app")
-        check_ended(pool, fleet)
-
-    run_virtual(scenario)
-
-
-def test_a_replaced_model_is_drained_and_the_next_caller_gets_the_new_one() -> None:
-    async def scenario(clock: VirtualClock) -> None:
-        fleet, pool = Fleet(), ModelPool(clock=clock)
-        pool.register(fleet.spec("m"))
-        async with pool:
-            holder = asyncio.create_task(use(pool, "m", seconds=3.0))
-            await asyncio.sleep(1.5)
-            pool.register(fleet.spec("m", priority=7), replace=True)
-            assert pool.status("m").state is ModelState.DRAINING
-            assert await use(pool, "m") is fleet.made[1]
-            assert holder.done()
-            assert pool.status("m").priority == 7
         check_ended(pool, fleet)
 
     run_virtual(scenario)

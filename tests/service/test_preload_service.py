@@ -9,7 +9,7 @@ from ondol.errors import ConfigurationError, DependencyCycleError, LifecycleErro
 from ondol.models import ModelPool, ModelState
 from ondol.preload import Preloader
 from ondol.testing import VirtualClock, run_virtual
-from tests.service.models_fakes import Fleet, check_ended, use
+from tests.service.models_fakes import Fleet, check_ended, loader_of, use
 
 
 class Setup:
@@ -17,11 +17,12 @@ class Setup:
 
     def __init__(self, clock: VirtualClock, **options: Any) -> None:
         self.fleet = Fleet()
-        self.pool = ModelPool(clock=clock, memory_limit_bytes=options.pop("memory_limit_bytes", None))
+        limit_bytes = options.pop("memory_limit_bytes", None)
+        self.pool = ModelPool(clock=clock, memory_limit_bytes=limit_bytes, retry=options.pop("retry", None))
         self.preloader = Preloader(self.pool, clock=clock, **options)
 
     def register(self, name: str, priority: int = 5, depends_on: tuple[str, ...] = (), **fields: Any) -> None:
-        self.preloader.register(name, priority, self.fleet.spec(name).load, list(depends_on), **fields)
+        self.preloader.register(name, priority, loader_of(self.fleet.spec(name)), list(depends_on), **fields)
 
     async def __aenter__(self) -> Self:
         await self.pool.start()
@@ -305,7 +306,7 @@ def test_the_pool_stopping_first_is_no_failure_and_no_endless_loop() -> None:
 def test_it_outlives_event_loops() -> None:
     fleet, pool = Fleet(load_seconds=0.0), ModelPool()
     preloader = Preloader(pool)
-    preloader.register("m", load_function=fleet.spec("m").load)
+    preloader.register("m", load_function=loader_of(fleet.spec("m")))
 
     async def session() -> None:
         async with pool:
@@ -336,7 +337,7 @@ def test_one_loop_at_a_time() -> None:
 def test_what_cannot_work_is_refused_by_name() -> None:
     fleet, pool = Fleet(), ModelPool()
     preloader = Preloader(pool)
-    load = fleet.spec("x").load
+    load = loader_of(fleet.spec("x"))
     with pytest.raises(ConfigurationError, match="priority of model 'm'"):
         preloader.register("m", 11, load)
     with pytest.raises(ConfigurationError, match="no load_function"):

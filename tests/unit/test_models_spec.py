@@ -73,9 +73,10 @@ def test_a_state_that_cannot_follow_is_refused() -> None:
     assert entry.state is ModelState.REGISTERED
 
 
-def test_every_state_has_followers_and_a_ready_model_only_leaves_by_draining() -> None:
+def test_every_state_has_followers_and_a_ready_model_only_leaves_by_draining_or_a_crash() -> None:
     assert set(FOLLOWERS) == set(ModelState)
-    assert FOLLOWERS[ModelState.READY] == {ModelState.DRAINING}
+    crashed = {ModelState.FAILED, ModelState.BACKOFF, ModelState.QUARANTINED}
+    assert FOLLOWERS[ModelState.READY] == {ModelState.DRAINING} | crashed
 
 
 def test_a_new_specification_forgets_what_was_measured_of_the_old() -> None:

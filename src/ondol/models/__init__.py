@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from ondol.models.pool import ModelPool
-from ondol.models.ports import Listener, MemoryProbe
-from ondol.models.spec import ModelSpec, ModelState, ModelStatus, Residency
+from ondol.models.ports import EstimateStore, Listener, MemoryProbe
+from ondol.models.retry import RetryPolicy
+from ondol.models.spec import Isolation, ModelSpec, ModelState, Residency
+from ondol.models.status import ModelStatus
 
-__all__ = ["Listener", "MemoryProbe", "ModelPool", "ModelSpec", "ModelState", "ModelStatus", "Residency"]
+__all__ = [
+    "EstimateStore",
+    "Isolation",
+    "Listener",
+    "MemoryProbe",
+    "ModelPool",
+    "ModelSpec",
+    "ModelState",
+    "ModelStatus",
+    "Residency",
+    "RetryPolicy",
+]

@@ -2,54 +2,106 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.errors import LifecycleError
 from ondol.models.spec import ModelSpec, ModelState
+from ondol.models.worth import Use
 
 if TYPE_CHECKING:
+    from asyncio import TimerHandle
     from collections.abc import Callable, Mapping
 
-__all__ = ["FOLLOWERS", "Entry", "Resident"]
+    from ondol.models.estimates import Estimate
+    from ondol.models.job import LoadJob
+
+__all__ = ["FOLLOWERS", "Entry", "Resident", "withdraw"]
 
 _S = ModelState
+
+_FAILURES: Final = frozenset({_S.FAILED, _S.BACKOFF, _S.QUARANTINED})
 
 FOLLOWERS: Final[Mapping[ModelState, frozenset[ModelState]]] = {
     _S.REGISTERED: frozenset({_S.QUEUED, _S.BLOCKED, _S.FAILED}),
     _S.QUEUED: frozenset({_S.LOADING, _S.REGISTERED, _S.UNLOADED, _S.FAILED, _S.BLOCKED}),
-    _S.LOADING: frozenset({_S.WARMING, _S.READY, _S.FAILED, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}),
-    _S.WARMING: frozenset({_S.READY, _S.FAILED, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}),
-    _S.READY: frozenset({_S.DRAINING}),
-    _S.DRAINING: frozenset({_S.UNLOADED}),
+    _S.LOADING: frozenset({_S.WARMING, _S.READY, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}) | _FAILURES,
+    _S.WARMING: frozenset({_S.READY, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}) | _FAILURES,
+    _S.READY: frozenset({_S.DRAINING}) | _FAILURES,  # failures: the process of an isolated model ended
+    _S.DRAINING: frozenset({_S.UNLOADED, _S.READY}),  # ready: a copy loaded beside it takes its place
     _S.UNLOADED: frozenset({_S.QUEUED, _S.BLOCKED, _S.FAILED}),
     _S.FAILED: frozenset({_S.QUEUED, _S.BLOCKED, _S.REGISTERED, _S.UNLOADED}),
+    _S.BACKOFF: frozenset({_S.QUEUED, _S.BLOCKED, _S.REGISTERED, _S.UNLOADED, _S.FAILED}),
+    _S.QUARANTINED: frozenset({_S.BLOCKED, _S.REGISTERED, _S.UNLOADED}),
     _S.BLOCKED: frozenset({_S.QUEUED, _S.REGISTERED, _S.UNLOADED, _S.FAILED}),
 }
 
 
 class Resident:
-    """A model in memory, and who holds it.
+    """A model in memory, who holds it, and what it was built on.
 
     The leases are counted here and not per name: one returned late, after its pool was stopped and started
-    again, is never mistaken for a lease of the model loaded since.
+    again, is never mistaken for a lease of the model loaded since. While a model is loaded anew there are two of it.
+
+    Attributes:
+        account: under which its bytes are booked.
+        use: of the model's entry; every copy counts into the same.
+        built_on: the models it depends on, as they were when it was loaded.
+        supports: what was built on this one, loads under way included; it cannot go before them.
+        idle_timer: while its idle time is watched; then ``idle_since_s`` is kept up to date.
     """
 
-    __slots__ = ("leases", "model", "on_idle", "spec", "used_order")
+    __slots__ = (
+        "account",
+        "built_on",
+        "idle_since_s",
+        "idle_timer",
+        "leases",
+        "model",
+        "on_unused",
+        "spec",
+        "supports",
+        "use",
+    )
 
-    def __init__(self, spec: ModelSpec, model: Any, *, used_order: int = 0) -> None:
+    def __init__(self, spec: ModelSpec, model: Any, use: Use, *, account: str, built_on: tuple[Resident, ...]) -> None:
         """Hold ``model``, which nobody leases yet."""
         self.spec = spec
         self.model = model
+        self.use = use
+        self.account = account
         self.leases = 0
-        self.used_order = used_order
-        self.on_idle: Callable[[], None] | None = None
-        """Called when the last lease is returned."""
+        self.built_on = built_on
+        self.supports: set[Resident | LoadJob] = set()
+        self.idle_timer: TimerHandle | None = None
+        self.idle_since_s = 0.0
+        self.on_unused: Callable[[], None] | None = None
+        """Called when the last lease is returned, or the last of what was built on it has gone."""
+        for base in built_on:
+            base.supports.add(self)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it is leased, or something in memory was built on it."""
+        return bool(self.leases or self.supports)
+
+    def let_go_of_bases(self) -> None:
+        """Say that nothing of this one needs what it was built on any more."""
+        withdraw(self, self.built_on)
+        self.built_on = ()
+
+
+def withdraw(user: Resident | LoadJob, bases: tuple[Resident, ...]) -> None:
+    """Take ``user`` out of what ``bases`` support."""
+    for base in bases:
+        base.supports.discard(user)
+        if base.on_unused is not None and not base.is_used:
+            base.on_unused()
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Entry:
-    """One registered model: its state with reason and time, and what was learnt of it."""
+    """One registered model: its state with reason and time, and what was learnt of it. Times are monotonic."""
 
     spec: ModelSpec
     index: int
@@ -57,11 +109,20 @@ class Entry:
     state: ModelState = ModelState.REGISTERED
     reason: str = "registered, not asked for yet"
     resident: Resident | None = None
+    use: Use = field(default_factory=Use)
     measured_bytes: int | None = None
     measured_seconds: float | None = None
+    load_started_s: float | None = None
+    """When the load under way began."""
+    ready_at_s: float | None = None
     load_count: int = 0
     failure_count: int = 0
+    failures_in_a_row: int = 0
+    crashes_in_a_row: int = 0
+    retry_at_s: float | None = None
     last_error: str | None = None
+    failed_at_s: float | None = None
+    pinned_by_hand: bool | None = None
     has_outgrown: bool = False
     """The last load turned out larger than the room there was, and is repeated with the size now known."""
 
@@ -71,9 +132,24 @@ class Entry:
         return ModelState.UNLOADED if self.load_count else ModelState.REGISTERED
 
     @property
+    def is_pinned(self) -> bool:
+        """Whether it is never evicted."""
+        return self.spec.residency == "pinned" if self.pinned_by_hand is None else self.pinned_by_hand
+
+    @property
+    def strikes(self) -> int:
+        """Loads that failed and crashes, since it last worked."""
+        return self.failures_in_a_row + self.crashes_in_a_row
+
+    @property
     def expected_bytes(self) -> int:
         """What a load will probably take: measured, else given, else 0."""
         return self.measured_bytes if self.measured_bytes is not None else self.spec.size_bytes or 0
+
+    @property
+    def expected_seconds(self) -> float | None:
+        """How long a load will probably take: learnt, else given, else unknown."""
+        return self.measured_seconds if self.measured_seconds is not None else self.spec.load_seconds
 
     def move(self, state: ModelState, reason: str, now_s: float) -> None:
         """Enter ``state``; the same state again only renews the reason.
@@ -89,16 +165,39 @@ class Entry:
             self.changed_at_s = now_s
         self.reason = reason
 
+    def note_failure(self, error: str, now_s: float) -> None:
+        """Count a load that failed or a crash; the caller counts it in its row."""
+        self.failure_count += 1
+        self.last_error = error
+        self.failed_at_s = now_s
+
+    def forgive(self) -> None:
+        """Forget failures as far as they hold up the next load."""
+        self.failures_in_a_row = self.crashes_in_a_row = 0
+        self.retry_at_s = None
+
     def adopt(self, spec: ModelSpec) -> None:
-        """Take a new specification; what was measured of the old one no longer counts."""
+        """Take a new specification; what was measured of the old one counts only for one of the same version."""
+        is_same = bool(spec.version) and spec.version == self.spec.version
         self.spec = spec
-        self.measured_bytes = None
-        self.measured_seconds = None
+        if not is_same:
+            self.measured_bytes = self.measured_seconds = None
         self.has_outgrown = False
         self.last_error = None
+        self.failed_at_s = None
+        self.forgive()
+
+    def learn(self, estimate: Estimate) -> None:
+        """Take what was learnt of this version before, as far as nothing was measured yet."""
+        if self.measured_bytes is None:
+            self.measured_bytes = estimate.size_bytes
+        if self.measured_seconds is None:
+            self.measured_seconds = estimate.load_seconds
 
     def reset(self, reason: str, now_s: float) -> None:
         """Become idle from any state: the event loop in which it was loaded or loading is gone."""
         self.resident = None
-        if self.state not in {ModelState.BLOCKED, ModelState.FAILED}:
+        self.load_started_s = None
+        self.retry_at_s = None
+        if self.state not in {ModelState.BLOCKED, ModelState.FAILED, ModelState.QUARANTINED}:
             self.state, self.reason, self.changed_at_s = self.idle_state, reason, now_s

@@ -2,92 +2,176 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ondol.errors import ModelLoadError
+from ondol.models.entry import withdraw
+from ondol.models.isolated import own_bytes
 from ondol.models.loader import call, is_async
+from ondol.units import format_seconds
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from ondol.clock import Clock
+    from ondol.models.entry import Resident
+    from ondol.models.isolated import Isolator
+    from ondol.models.isolation import ModelExit
     from ondol.models.meter import MemoryMeter
+    from ondol.models.parting import Parting
     from ondol.models.spec import ModelSpec
 
-__all__ = ["LoadJob", "Loaded", "put_away"]
-
-logger = logging.getLogger("ondol.models")
+__all__ = ["LoadJob", "LoadTimeout", "Loaded", "Tools"]
 
 
-class Loaded(NamedTuple):
-    """A model that is loaded and warm, and what its load took."""
-
-    model: Any
-    seconds: float
-    growth_bytes: int | None
+class LoadTimeout(ModelLoadError, TimeoutError):  # noqa: N818  # what the error tree calls it is ModelLoadError
+    """A load took longer than it may."""
 
 
-async def put_away(spec: ModelSpec, model: Any, meter: MemoryMeter) -> bool:
-    """Call the specification's ``unload``; return whether it went well (a failure is logged)."""
-    if spec.unload is None:
-        return True
-    reading = meter.begin()
-    try:
-        await call(spec.unload, model, name=spec.name)
-    except (Exception, SystemExit):
-        logger.exception("unloading model %s failed", spec.name, extra={"fields": {"model": spec.name}})
-        return False
-    finally:
-        meter.end(reading)
-    return True
+class Tools(NamedTuple):
+    """What every load of a run uses."""
+
+    clock: Clock
+    meter: MemoryMeter
+    parting: Parting
+    isolator: Isolator
+
+
+class Loaded:
+    """A model that is loaded and warm, and what its load took. ``growth_is_own``: nothing else is in the growth."""
+
+    __slots__ = ("growth_bytes", "growth_is_own", "model", "seconds")
+
+    def __init__(self, model: Any) -> None:
+        """Own ``model``."""
+        self.model = model
+        self.seconds = 0.0
+        self.growth_bytes: int | None = None
+        self.growth_is_own = False
+
+    @property
+    def stated_bytes(self) -> int | None:
+        """What the model says of its own size, if it does: an integer attribute ``size_bytes``."""
+        if self.growth_is_own:
+            return None
+        stated = getattr(self.model, "size_bytes", None)
+        return stated if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0 else None
 
 
 class LoadJob:
-    """One load under way; the pool owns it, callers only wait for its end."""
+    """One load under way; the pool owns it, callers only wait for its end.
 
-    __slots__ = ("_clock", "_meter", "_running", "is_demand", "spec", "task")
+    Attributes:
+        account: under which its bytes are booked.
+        built_on: the models it depends on; they stay until it has ended.
+        on_exit: called when the process of an isolated model ends after it was loaded.
+        exited: how it ended, if it has.
+    """
 
-    def __init__(self, spec: ModelSpec, *, is_demand: bool, clock: Clock, meter: MemoryMeter) -> None:
+    __slots__ = (
+        "_running",
+        "_tools",
+        "account",
+        "built_on",
+        "exited",
+        "is_demand",
+        "on_exit",
+        "spec",
+        "task",
+        "timeout_s",
+    )
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        tools: Tools,
+        *,
+        is_demand: bool,
+        account: str,
+        built_on: tuple[Resident, ...],
+        timeout_s: float | None,
+    ) -> None:
         """Prepare the load of ``spec`` in a demand or a background slot."""
         self.spec = spec
         self.is_demand = is_demand
+        self.account = account
+        self.built_on = built_on
+        self.timeout_s = timeout_s
         self.task: asyncio.Task[None] | None = None
-        self._clock = clock
-        self._meter = meter
+        self.exited: ModelExit | None = None
+        self.on_exit: Callable[[ModelExit], None] = lambda _exit: None
+        self._tools = tools
         self._running: Callable[..., Any] | None = None
+        for base in built_on:
+            base.supports.add(self)
+
+    def let_go_of_bases(self) -> None:
+        """Say that the load has ended: what it depends on may go, as far as the load is concerned."""
+        withdraw(self, self.built_on)
 
     @property
     def is_cancellable(self) -> bool:
-        """Whether a coroutine of the specification runs, which can be stopped; a thread cannot."""
-        return self._running is not None and is_async(self._running)
+        """Whether a coroutine or a process runs, which can be stopped; a thread cannot."""
+        return self._running is not None and (self.spec.isolation == "process" or is_async(self._running))
 
     async def bring_up(self, on_warming: Callable[[], None]) -> Loaded:
         """Load and warm up the model.
 
-        Cancellation: a coroutine is cancelled. A thread is left behind; a model it still returns is put away. One
-        whose warm-up is left behind is let go of without ``unload``, because the thread may still use it.
+        Cancellation: a coroutine is cancelled, a process ended. A thread is left behind; a model it still returns is
+        put away. One whose warm-up is left behind is let go of without ``unload``, because the thread may still use it.
 
         Raises:
+            LoadTimeout: it took longer than ``timeout_s``.
             BaseException: whatever the loader or the warm-up raised; in the second case the model was put away.
         """
-        started_s = self._clock.monotonic()
-        reading = self._meter.begin()
+        started_s = self._tools.clock.monotonic()
+        reading = self._tools.meter.begin()
         growth_bytes = None
         try:
-            model = await self._call(self.spec.load, put_away=self.spec.unload)
-            if self.spec.warm_up is not None:
-                on_warming()
-                await self._warm_up(self.spec.warm_up, model)
+            async with asyncio.timeout(self.timeout_s) as limit:
+                loaded = Loaded(await self._load())
+                if self.spec.warm_up is not None:
+                    on_warming()
+                    await self._warm_up(self.spec.warm_up, loaded)
+        except TimeoutError as exc:
+            if not limit.expired():
+                raise
+            message = f"model {self.spec.name!r} was not loaded within {format_seconds(self.timeout_s or 0.0)}"
+            raise LoadTimeout(message) from exc
         finally:
-            growth_bytes = self._meter.end(reading)
-        return Loaded(model, self._clock.monotonic() - started_s, growth_bytes)
+            growth_bytes = self._tools.meter.end(reading)
+        loaded.growth_bytes = growth_bytes
+        if self.spec.isolation == "process":
+            loaded.growth_bytes, loaded.growth_is_own = await own_bytes(loaded.model), True
+        loaded.seconds = self._tools.clock.monotonic() - started_s
+        return loaded
 
-    async def _warm_up(self, warm_up: Callable[[Any], Any], model: Any) -> None:
+    async def _load(self) -> Any:
+        if self.spec.isolation == "process":
+            self._running = self._tools.isolator.start
+            try:
+                return await self._tools.isolator.start(
+                    self.spec, timeout_s=self.timeout_s, clock=self._tools.clock, on_exit=self._exited
+                )
+            finally:
+                self._running = None
+        assert callable(self.spec.load)  # the specification has checked it
+        return await self._call(self.spec.load, put_away=self.spec.unload)
+
+    def _exited(self, ended: ModelExit) -> None:
+        self.exited = ended
+        self.on_exit(ended)
+
+    async def _warm_up(self, warm_up: Callable[[Any], Any], loaded: Loaded) -> None:
         try:
-            await self._call(warm_up, model)
+            await self._call(warm_up, loaded.model)
         except (Exception, SystemExit):
-            await put_away(self.spec, model, self._meter)
+            await self._tools.parting.part_with(self.spec, loaded)
+            raise
+        except asyncio.CancelledError:
+            if self.spec.isolation == "process":
+                loaded.model.kill(reason="its warm-up was given up")
             raise
 
     async def _call(

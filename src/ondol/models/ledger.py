@@ -113,6 +113,11 @@ class Ledger:
         size_bytes, phase = self._accounts.pop(name, (0, Phase.RESERVED))
         self._totals[phase] -= size_bytes
 
+    def clear(self) -> None:
+        """Forget everything that is booked."""
+        self._accounts.clear()
+        self._totals = dict.fromkeys(Phase, 0)
+
     def describe(self) -> str:
         """Return the figures in words."""
         limit = "no limit" if self._limit_bytes is None else f"limit {format_bytes(self._limit_bytes)}"
@@ -128,17 +133,23 @@ class Candidate(NamedTuple):
     """A ready model that might leave.
 
     Attributes:
-        used_order: grows with each use; the least was used longest ago.
+        worth: what keeping a byte of it saves; the least goes first.
+        used_at_s: of its last use; decides between equal worths.
         is_held: leased, pinned, or needed by something that must not wait for it.
         dependents: loaded models that depend on it; it can only leave together with them.
     """
 
     name: str
     size_bytes: int
-    used_order: int
+    worth: float
+    used_at_s: float = 0.0
     priority: int = 5
     is_held: bool = False
     dependents: frozenset[str] = frozenset()
+
+
+def _by_worth(candidate: Candidate) -> tuple[float, float]:
+    return candidate.worth, candidate.used_at_s
 
 
 def choose_victims(
@@ -146,7 +157,7 @@ def choose_victims(
 ) -> list[str]:
     """Return who leaves to free ``needed_bytes``, dependents before what they depend on.
 
-    The least recently used go first; a model whose going turns out not to be needed stays.
+    Those worth least go first; a model whose going turns out not to be needed stays.
 
     Args:
         candidates: all ready models.
@@ -159,7 +170,7 @@ def choose_victims(
     """
     eligible = sorted(
         (c for c in candidates if not c.is_held and (below_priority is None or c.priority < below_priority)),
-        key=lambda candidate: candidate.used_order,
+        key=_by_worth,
     )
     chosen: dict[str, Candidate] = {}
     freed = 0
@@ -174,12 +185,12 @@ def choose_victims(
 
 
 def _without_needless(chosen: Sequence[Candidate], spare_bytes: int) -> list[str]:
-    """Keep those out of the chosen whose bytes are spare, the most recently used first."""
+    """Keep those out of the chosen whose bytes are spare, the worthiest first."""
     going = {candidate.name: candidate for candidate in chosen}
-    latest_first = sorted(chosen, key=lambda c: c.used_order, reverse=True)
+    worthiest_first = sorted(chosen, key=_by_worth, reverse=True)
     while True:
         needed_gone = {name for other in going.values() for name in other.dependents}
-        removable = (c for c in latest_first if c.name in going and c.name not in needed_gone)
+        removable = (c for c in worthiest_first if c.name in going and c.name not in needed_gone)
         spared = next((c for c in removable if c.size_bytes <= spare_bytes), None)
         if spared is None:
             break
@@ -188,7 +199,9 @@ def _without_needless(chosen: Sequence[Candidate], spare_bytes: int) -> list[str
     return list(going)
 
 
-def judge_size(growth_bytes: int | None, expected_bytes: int, *, has_unloaded: bool) -> int:
+def judge_size(
+    growth_bytes: int | None, expected_bytes: int, *, has_unloaded: bool, stated_bytes: int | None = None
+) -> int:
     """Return the bytes to book for a model that is loaded.
 
     Args:
@@ -197,7 +210,12 @@ def judge_size(growth_bytes: int | None, expected_bytes: int, *, has_unloaded: b
         expected_bytes: measured earlier, or given by the specification.
         has_unloaded: something was unloaded before in this process. Allocators keep memory, a load then fills
             what is there already, and growth is only a lower bound.
+        stated_bytes: what the loaded model says of itself (``size_bytes``). Weights that are mapped come into memory
+            only with their use, so growth is only a lower bound then, too.
     """
+    least_bytes = stated_bytes or 0
     if growth_bytes is None or growth_bytes <= 0:
-        return expected_bytes
-    return max(growth_bytes, expected_bytes) if has_unloaded else growth_bytes
+        return least_bytes or expected_bytes
+    if has_unloaded and not least_bytes:
+        least_bytes = expected_bytes
+    return max(growth_bytes, least_bytes)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ondol.errors import ModelBudgetError, ModelLoadError
 from ondol.models.admission import too_large
 from ondol.models.entry import Entry, Resident
+from ondol.models.estimates import Estimate, learnt_seconds
 from ondol.models.graph import dependencies
-from ondol.models.job import Loaded, LoadJob
+from ondol.models.job import Loaded, LoadJob, LoadTimeout, Tools
 from ondol.models.ledger import Phase, choose_victims, judge_size
 from ondol.models.spec import ModelState
 from ondol.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from ondol.models.meter import MemoryMeter
+    from collections.abc import Callable
+
+    from ondol.models.isolation import ModelExit
     from ondol.models.ports import Steering
     from ondol.models.registry import Registry
     from ondol.models.residents import Residents
@@ -25,74 +28,132 @@ __all__ = ["Loads"]
 
 logger = logging.getLogger("ondol.models")
 
+_MAY_BECOME_READY: Final = frozenset({ModelState.LOADING, ModelState.WARMING, ModelState.READY, ModelState.DRAINING})
+
 
 class Loads:
     """The load jobs of one run; the pool owns them, so no caller's leaving cancels one."""
 
-    def __init__(self, registry: Registry, meter: MemoryMeter, residents: Residents, steering: Steering) -> None:
+    def __init__(self, registry: Registry, tools: Tools, residents: Residents, steering: Steering) -> None:
         """Begin with none."""
         self.jobs: dict[str, LoadJob] = {}
         self._registry = registry
-        self._meter = meter
+        self._tools = tools
         self._residents = residents
         self._steering = steering
 
     def start(self, entry: Entry, *, is_demand: bool, need_bytes: int) -> None:
-        """Reserve the bytes and begin; the caller has seen to it that they fit."""
+        """Reserve the bytes and begin; the caller has seen to it that they fit and that the dependencies are ready.
+
+        A model that is ready is loaded anew beside the copy that serves.
+        """
         spec = entry.spec
-        self._registry.ledger.reserve(spec.name, need_bytes)
-        job = LoadJob(spec, is_demand=is_demand, clock=self._registry.clock, meter=self._meter)
+        registry = self._registry
+        account = registry.free_account(spec.name)
+        registry.ledger.reserve(account, need_bytes)
+        job = LoadJob(
+            spec,
+            self._tools,
+            is_demand=is_demand,
+            account=account,
+            built_on=tuple(self._residents.ready[name] for name in spec.depends_on),
+            timeout_s=spec.load_timeout_s or registry.options.load_timeout_s,
+        )
         self.jobs[spec.name] = job
-        reason = "loads for a request" if is_demand else "loads in the background"
-        self._registry.move(entry, ModelState.LOADING, reason)
-        job.task = asyncio.get_running_loop().create_task(self._load(entry, job), name=f"ondol-load-{spec.name}")
+        entry.load_started_s = registry.clock.monotonic()
+        entry.retry_at_s = None
+        if spec.name in self._residents.ready:
+            registry.move(entry, ModelState.READY, "ready; a new copy loads beside it")
+        else:
+            reason = "loads for a request" if is_demand else "loads in the background"
+            registry.move(entry, ModelState.LOADING, reason)
+        job.task = asyncio.get_running_loop().create_task(self._load(entry, job), name=f"ondol-load-{account}")
 
     async def _load(self, entry: Entry, job: LoadJob) -> None:
-        name = job.spec.name
         task = asyncio.current_task()
         try:
             if self._steering.is_closing:  # the stop came between the start of this task and its first step
-                self._registry.move(entry, entry.idle_state, "its load was given up: the pool stops")
+                self._given_up(entry, "its load was given up: the pool stops")
                 return
-            loaded = await job.bring_up(lambda: self._registry.move(entry, ModelState.WARMING, "answers its warm-up"))
+            loaded = await job.bring_up(lambda: self._warming(entry))
             await self._admit(entry, job, loaded)
         except asyncio.CancelledError as exc:
             if task is not None and task.cancelling():
                 # Nobody but a stop and the end of the whole loop cancels a load: either way nothing more begins.
-                self._registry.move(entry, entry.idle_state, "its load was given up: the pool stops")
+                self._given_up(entry, "its load was given up: the pool stops")
                 self._steering.torn_down()
                 raise
             self._steering.failed(entry, ModelLoadError("the loader cancelled itself"), cause=exc)
+        except LoadTimeout as exc:
+            self._registry.totals.load_timeouts += 1
+            self._steering.failed(entry, exc)
         except (Exception, SystemExit) as exc:  # noqa: BLE001  # a loader may raise anything; ``failed`` logs it
             self._steering.failed(entry, exc)
         finally:
-            del self.jobs[name]
-            if self._registry.ledger.phase(name) is Phase.RESERVED:
-                self._registry.ledger.release(name)
+            del self.jobs[job.spec.name]
+            entry.load_started_s = None
+            job.let_go_of_bases()
+            if self._registry.ledger.phase(job.account) is Phase.RESERVED:
+                self._registry.ledger.release(job.account)
             self._steering.ended()
+
+    def _warming(self, entry: Entry) -> None:
+        if entry.state is ModelState.LOADING:  # else a copy serves, or leaves, meanwhile
+            self._registry.move(entry, ModelState.WARMING, "answers its warm-up")
+
+    def _given_up(self, entry: Entry, reason: str) -> None:
+        if entry.state in {ModelState.LOADING, ModelState.WARMING}:
+            self._registry.move(entry, entry.idle_state, reason)
+        elif entry.state is ModelState.READY:
+            self._registry.move(entry, ModelState.READY, f"ready; of the new copy: {reason}")
 
     async def _admit(self, entry: Entry, job: LoadJob, loaded: Loaded) -> None:
         """Make a loaded model ready when it is still wanted like this and there is room for what it really takes."""
         registry = self._registry
-        size_bytes = judge_size(loaded.growth_bytes, entry.expected_bytes, has_unloaded=registry.has_unloaded)
+        has_unloaded = registry.has_unloaded and not loaded.growth_is_own
+        size_bytes = judge_size(
+            loaded.growth_bytes, entry.expected_bytes, has_unloaded=has_unloaded, stated_bytes=loaded.stated_bytes
+        )
         while not self._is_outdated(entry, job):
-            if registry.ledger.settle(job.spec.name, size_bytes):
+            if job.exited is not None:
+                await self._put_away(job, loaded)
+                raise job.exited.error()
+            if registry.ledger.settle(job.account, size_bytes):
                 self._became_ready(entry, job, loaded, size_bytes)
                 return
-            shortage = registry.ledger.shortage(size_bytes - registry.ledger.size(job.spec.name))
-            victims = choose_victims(
-                self._residents.candidates(self.jobs, dependencies(registry.graph, job.spec.name)), shortage
-            )
-            if not victims:
+            leaving = self._make_room(job, size_bytes)
+            if not leaving:
                 self._outgrown(entry, size_bytes)
                 break
-            await asyncio.wait(self._residents.evict(victims, f"{job.spec.name} took more than expected"))
+            await asyncio.wait(leaving)
         else:
-            self._registry.move(entry, entry.idle_state, "loaded, but no longer wanted like this")
-        await self._residents.put_away(job.spec, loaded.model)
+            self._given_up(entry, "loaded, but no longer wanted like this")
+        await self._put_away(job, loaded)
+
+    def _make_room(self, job: LoadJob, size_bytes: int) -> list[asyncio.Task[None]]:
+        """Let others go, or else the copy that served so far; return the unloads."""
+        ledger = self._registry.ledger
+        name = job.spec.name
+        shortage = ledger.shortage(size_bytes - ledger.size(job.account))
+        needed = dependencies(self._registry.graph, name)
+        victims = choose_victims(self._residents.candidates(self.jobs, needed), shortage)
+        if victims:
+            return self._residents.evict(victims, f"{name} took more than expected")
+        resident = self._residents.ready.get(name)
+        if resident is not None and ledger.size(resident.account) >= shortage:
+            return [self._residents.start_drain(name, "there is no room for two copies: the old one goes first")]
+        return []
+
+    async def _put_away(self, job: LoadJob, loaded: Loaded) -> None:
+        self._registry.has_unloaded = True
+        job.on_exit = lambda _exit: None
+        has_crashed = job.exited is not None
+        if not await self._tools.parting.part_with(job.spec, loaded, has_crashed=has_crashed):
+            self._registry.totals.unload_failures += 1
 
     def _is_outdated(self, entry: Entry, job: LoadJob) -> bool:
-        has_lost_dependency = any(name not in self._residents.ready for name in job.spec.depends_on)
+        ready = self._residents.ready
+        has_lost_dependency = any(ready.get(base.spec.name) is not base for base in job.built_on)
         return self._steering.is_closing or job.spec is not entry.spec or has_lost_dependency
 
     def _outgrown(self, entry: Entry, size_bytes: int) -> None:
@@ -107,21 +168,45 @@ class Loads:
             return
         entry.has_outgrown = True
         logger.warning("model %s takes %s, more than the room there is; it will wait", name, format_bytes(size_bytes))
-        self._registry.move(entry, entry.idle_state, f"took {format_bytes(size_bytes)}, more than the room there was")
+        self._given_up(entry, f"took {format_bytes(size_bytes)}, more than the room there was")
 
     def _became_ready(self, entry: Entry, job: LoadJob, loaded: Loaded, size_bytes: int) -> None:
         registry = self._registry
         name = job.spec.name
-        if loaded.growth_bytes is not None and size_bytes:
+        if size_bytes and (loaded.growth_bytes is not None or loaded.stated_bytes):
             entry.measured_bytes = size_bytes
-        entry.measured_seconds = loaded.seconds
+        entry.measured_seconds = learnt_seconds(entry.measured_seconds, loaded.seconds)
         entry.load_count += 1
         entry.last_error = None
         entry.has_outgrown = False
+        entry.failures_in_a_row = 0
+        entry.ready_at_s = registry.clock.monotonic()
         registry.totals.loads += 1
         registry.totals.load_seconds += loaded.seconds
+        registry.learn(name, Estimate(job.spec.version, entry.measured_bytes, entry.measured_seconds))
+        self._return_to_loading(entry)
         registry.move(entry, ModelState.READY, f"ready after {format_seconds(loaded.seconds)}")
         registry.record("models.load_time", loaded.seconds, "seconds", model=name)
         fields = {"model": name, "seconds": loaded.seconds, "size_bytes": size_bytes}
         logger.info("model %s is ready after %s", name, format_seconds(loaded.seconds), extra={"fields": fields})
-        self._steering.became_ready(entry, Resident(job.spec, loaded.model, used_order=registry.totals.leases))
+        resident = Resident(job.spec, loaded.model, entry.use, account=job.account, built_on=job.built_on)
+        registry.alive[job.account] = resident
+        job.on_exit = self._watcher(resident)
+        self._steering.became_ready(entry, resident)
+
+    def _return_to_loading(self, entry: Entry) -> None:
+        """Undo what became of the model's state when the copy that served left or crashed during the load."""
+        if entry.state in _MAY_BECOME_READY:
+            return
+        if entry.state is ModelState.QUARANTINED:
+            self._registry.move(entry, entry.idle_state, "a new copy is loaded")
+        if entry.state is not ModelState.QUEUED:
+            self._registry.move(entry, ModelState.QUEUED, "a new copy is loaded")
+        self._registry.move(entry, ModelState.LOADING, "a new copy is loaded")
+
+    def _watcher(self, resident: Resident) -> Callable[[ModelExit], None]:
+        def exited(ended: ModelExit) -> None:
+            if not ended.is_expected:
+                self._steering.crashed(resident, ended.error())
+
+        return exited

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 from ondol.clock import Clock, SystemClock
-from ondol.errors import AlreadyClosedError, ConfigurationError, LifecycleError, NotStartedError
-from ondol.models.job import put_away
+from ondol.errors import AlreadyClosedError, LifecycleError, NotStartedError
+from ondol.models.estimate_keeper import EstimateKeeper
+from ondol.models.figures import figures
+from ondol.models.isolated import Isolator, check_loader
+from ondol.models.job import Tools
 from ondol.models.lease import Lease
 from ondol.models.ledger import Ledger
 from ondol.models.meter import MemoryMeter
-from ondol.models.registry import Options, Registry
+from ondol.models.options import Options, check_bound
+from ondol.models.parting import Parting
+from ondol.models.registry import Registry
+from ondol.models.retry import RetryPolicy
 from ondol.models.run import PoolRun
-from ondol.models.spec import ModelSpec, ModelState, ModelStatus
+from ondol.models.spec import ModelSpec  # noqa: TC001  # the example of ModelPool uses it
 from ondol.recorder import Recorder, discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from contextlib import AbstractAsyncContextManager
+    from types import EllipsisType
     from typing import Self
 
     from ondol.models.entry import Resident
-    from ondol.models.ports import Listener, MemoryProbe
+    from ondol.models.ports import EstimateStore, Listener, MemoryProbe
+    from ondol.models.status import ModelStatus
 
 __all__ = ["ModelPool"]
 
@@ -60,6 +66,12 @@ class ModelPool:
         clock: Clock | None = None,
         recorder: Recorder = discard,
         memory_probe: MemoryProbe | None = None,
+        load_timeout_s: float | None = None,
+        idle_ttl_s: float | None = None,
+        retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008  # frozen
+        random: Callable[[], float] | None = None,
+        estimates: EstimateStore | None = None,
+        release_memory: Callable[[], object] | None = None,
     ) -> None:
         """Make a pool; it starts nothing.
 
@@ -74,31 +86,48 @@ class ModelPool:
             recorder: where measurements go.
             memory_probe: returns the process's resident bytes; a model's size is then measured as their growth by a
                 load that ran alone. Without it the expected sizes count.
+            load_timeout_s: longest load of a model that does not say so itself; ``None`` is no limit.
+            idle_ttl_s: how long a model that does not say so itself stays without use; ``None`` is for ever.
+            retry: when a load that failed is tried again; ``None``: only by the next request.
+            random: returns numbers from 0 to 1, for the jitter of retries; ``random.random`` when not given.
+            estimates: where learnt sizes and load times outlive the process.
+            release_memory: hands free memory back to the system after an unload; called in a thread.
 
         Raises:
             ConfigurationError: a bound is not positive.
         """
-        _check_bound("memory_limit_bytes", memory_limit_bytes)
-        _check_bound("max_background_loads", max_background_loads)
-        _check_bound("max_demand_loads", max_demand_loads)
-        _check_bound("lease_timeout_s", lease_timeout_s)
-        options = Options(max_background_loads, max_demand_loads, is_lazy_loading_enabled, lease_timeout_s)
+        check_bound("memory_limit_bytes", memory_limit_bytes)
+        options = Options(
+            max_background_loads,
+            max_demand_loads,
+            is_lazy_loading_enabled,
+            lease_timeout_s,
+            load_timeout_s,
+            idle_ttl_s,
+            retry,
+        )
         self._registry = Registry(clock or SystemClock(), recorder, Ledger(memory_limit_bytes), options)
         self._stop_grace_s = stop_grace_s
         self._meter = MemoryMeter(memory_probe)
+        self._isolator = Isolator()
+        self._tools = Tools(self._registry.clock, self._meter, Parting(self._meter, release_memory), self._isolator)
+        self._random = random
+        self._memory = EstimateKeeper(self._registry, estimates)
         self._run: PoolRun | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     def register(self, spec: ModelSpec, *, replace: bool = False) -> None:
         """Make a model known; before or after the start, from any thread.
 
-        A model that is replaced while it is loaded is unloaded as soon as it is not leased any more; the next
-        request loads the new one.
+        When it replaces one that is loaded, the new one loads beside it, takes its place, and the old one goes once
+        its leases are back. Should the new one fail to load, the old one serves on.
 
         Raises:
-            ConfigurationError: the name is taken and ``replace`` is false.
+            ConfigurationError: the name is taken and ``replace`` is false, or another process could not find the loader
+                of an isolated model.
             DependencyCycleError: the model closes a circle of dependencies; the message gives the path.
         """
+        check_loader(spec)
         with self._registry.lock:
             self._registry.register(spec, replace=replace)
             run = self._run
@@ -123,26 +152,18 @@ class ModelPool:
         if run is not None and not run.loop.is_closed():
             raise LifecycleError("the model pool runs in another event loop: stop it there first")
         left_behind = self._take_from_lost_loop() if run is not None else []
+        self._memory.start()
         with self._registry.lock:
             self._meter.reset()
-            self._run = PoolRun(self._registry, self._meter)
-        await self._put_away_all(left_behind)
-
-    async def _put_away_all(self, residents: list[Resident]) -> None:
-        for resident in residents:
-            await put_away(resident.spec, resident.model, self._meter)
+            self._registry.forgive_all()
+            self._run = PoolRun(self._registry, self._tools, self._random)
+        await self._tools.parting.part_with_all(left_behind)
 
     def _take_from_lost_loop(self) -> list[Resident]:
         """Return what was loaded in a loop that was closed without ``stop``, and make all models idle."""
         self._stopping = None
         logger.warning("the model pool's event loop was closed without stopping the pool; its models are unloaded now")
-        left_behind = []
-        for entry in self._registry.snapshot():
-            self._registry.ledger.release(entry.spec.name)
-            if entry.resident is not None:
-                left_behind.append(entry.resident)
-            entry.reset("unloaded: the event loop it was loaded in was closed", self._registry.clock.monotonic())
-        return left_behind
+        return self._registry.abandon("unloaded: the event loop it was loaded in was closed")
 
     async def stop(self, *, grace_s: float | None = None) -> None:
         """Refuse new leases, wait for those taken, unload everything. Safe to call twice; ``start`` begins anew.
@@ -160,7 +181,7 @@ class ModelPool:
         if run is not None and run.loop.is_closed():
             left_behind = self._take_from_lost_loop()
             self._run = None
-            await self._put_away_all(left_behind)
+            await self._tools.parting.part_with_all(left_behind)
             return
         if run is None or run.loop is not asyncio.get_running_loop():
             return
@@ -173,6 +194,8 @@ class ModelPool:
     async def _close(self, run: PoolRun, grace_s: float) -> None:
         try:
             await run.close(grace_s)
+            await self._memory.stop()
+            await self._isolator.close()
         finally:
             with self._registry.lock:
                 self._run = self._stopping = None
@@ -206,7 +229,9 @@ class ModelPool:
             NotStartedError: the pool does not run.
             AlreadyClosedError: it is stopping. This and the following are raised when the block is entered:
             UnknownModelError: no such model.
-            ModelLoadError: the load failed, or waits for a dependency nobody has registered. The next call tries anew.
+            ModelLoadError: the load failed for good, or waits for a dependency nobody has registered. A load that may
+                succeed later is tried again, and this call waits for it.
+            ModelQuarantinedError: it failed several times in a row.
             ModelBudgetError: the model is larger than the budget.
             ModelNotLoadedError: loading on first use is switched off.
             LeaseTimeoutError: it took longer than ``lease_timeout_s``.
@@ -239,6 +264,51 @@ class ModelPool:
         """
         return await self._running().unload(name)
 
+    async def reload(self, name: str) -> None:
+        """Load the model anew beside the copy that serves, and return when the new one has taken its place.
+
+        Nobody waits meanwhile: leases get the old copy, later ones the new one. The old copy goes once its leases are
+        back; what was built on it is loaded anew, too. When there is no room for two copies the old one goes first.
+        Should the new one fail to load, the old one serves on. A model that is not loaded is simply loaded; one in
+        quarantine is released.
+
+        Cancellation: the reload goes on.
+
+        Raises:
+            OndolError: as ``load`` does.
+        """
+        await self._running().reload(name)
+
+    def pin(self, name: str) -> None:
+        """Never evict the model from now on, nor unload it for being idle. It is not loaded by this. In any thread.
+
+        Raises:
+            UnknownModelError: no such model.
+        """
+        self._set_pinned(name, is_pinned=True)
+
+    def unpin(self, name: str) -> None:
+        """Let the model be evicted like any other, also one whose residency is ``pinned``. In any thread.
+
+        Raises:
+            UnknownModelError: no such model.
+        """
+        self._set_pinned(name, is_pinned=False)
+
+    def _set_pinned(self, name: str, *, is_pinned: bool) -> None:
+        self._registry.entry(name).pinned_by_hand = is_pinned
+        logger.info("model %s is %s by hand", name, "pinned" if is_pinned else "unpinned")
+        self._reconsider()
+
+    def release(self, name: str) -> bool:
+        """Let a model that backs off or is quarantined be loaded again; return whether it was. In the pool's loop.
+
+        Raises:
+            UnknownModelError: no such model.
+            NotStartedError, AlreadyClosedError: the pool does not run; a start releases all models anyway.
+        """
+        return self._running().release(name)
+
     def status(self, name: str) -> ModelStatus:
         """Return what can be seen of one model.
 
@@ -263,25 +333,38 @@ class ModelPool:
         max_demand_loads: int | None = None,
         is_lazy_loading_enabled: bool | None = None,
         lease_timeout_s: float | None = None,
+        load_timeout_s: float | EllipsisType | None = ...,
+        idle_ttl_s: float | EllipsisType | None = ...,
+        retry: RetryPolicy | EllipsisType | None = ...,
     ) -> None:
-        """Change what is given; a lowered limit lets idle models go at once.
+        """Change what is given; a lowered limit or idle time lets idle models go at once.
 
         Raises:
             ConfigurationError: a bound is not positive; nothing was changed.
         """
-        given = {
+        given: dict[str, Any] = {
             "max_background_loads": max_background_loads,
             "max_demand_loads": max_demand_loads,
             "lease_timeout_s": lease_timeout_s,
+            "is_lazy_loading_enabled": is_lazy_loading_enabled,
         }
-        for name, value in given.items():
-            _check_bound(name, value)
-        if not isinstance(memory_limit_bytes, EllipsisType):
-            _check_bound("memory_limit_bytes", memory_limit_bytes)
-            self._registry.ledger.limit_bytes = memory_limit_bytes
-        for name, value in (given | {"is_lazy_loading_enabled": is_lazy_loading_enabled}).items():
-            if value is not None:
-                setattr(self._registry.options, name, value)
+        changes = {name: value for name, value in given.items() if value is not None}
+        unlimited = {
+            "memory_limit_bytes": memory_limit_bytes,
+            "load_timeout_s": load_timeout_s,
+            "idle_ttl_s": idle_ttl_s,
+            "retry": retry,
+        }
+        changes |= {name: value for name, value in unlimited.items() if value is not ...}
+        limit = changes.pop("memory_limit_bytes", ...)
+        if limit is not ...:
+            check_bound("memory_limit_bytes", limit)
+        self._registry.options.change(changes)
+        if limit is not ...:
+            self._registry.ledger.limit_bytes = limit
+        self._reconsider()
+
+    def _reconsider(self) -> None:
         run = self._run
         if run is not None and not run.loop.is_closed():
             _in_loop(run.loop, run.reconsider)
@@ -294,37 +377,12 @@ class ModelPool:
         self._registry.expected = frozenset(names)
 
     def add_listener(self, callback: Listener) -> None:
-        """Have ``callback(event, name)`` called on ``registered``, ``leased``, ``ready``, ``failed``, ``unloaded``."""
+        """Have ``callback(event, name)`` called; ``Listener`` lists the events."""
         self._registry.listeners = (*self._registry.listeners, callback)
 
     def get_stats(self) -> dict[str, Any]:
         """Return the figures of the pool and of each model as plain data."""
-        totals = self._registry.totals
-        ledger = self._registry.ledger
-        statuses = self.statuses()
-        states = [status.state for status in statuses]
-        return {
-            "models": [status.as_dict() for status in statuses],
-            "ready": states.count(ModelState.READY),
-            "loading": states.count(ModelState.LOADING) + states.count(ModelState.WARMING),
-            "queued": states.count(ModelState.QUEUED),
-            "used_bytes": ledger.used_bytes,
-            "limit_bytes": ledger.limit_bytes,
-            "loads": totals.loads,
-            "load_failures": totals.load_failures,
-            "unload_failures": totals.unload_failures,
-            "listener_failures": totals.listener_failures,
-            "evictions": totals.evictions,
-            "leases": totals.leases,
-            "lease_timeouts": totals.lease_timeouts,
-            "load_seconds_total": totals.load_seconds,
-        }
-
-
-def _check_bound(name: str, value: float | None) -> None:
-    if value is not None and (isinstance(value, bool) or not math.isfinite(value) or value <= 0):
-        message = f"{name} must be a number greater than 0, not {value!r}"
-        raise ConfigurationError(message)
+        return figures(self._registry.totals, self._registry.ledger, self.statuses())
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:

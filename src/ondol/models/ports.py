@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ondol.models.entry import Entry, Resident
 
-__all__ = ["Listener", "MemoryProbe", "Steering"]
+__all__ = ["EstimateStore", "Listener", "MemoryProbe", "Steering"]
 
 MemoryProbe = Callable[[], int]
 """Returns the resident set size of this process in bytes."""
 
 Listener = Callable[[str, str], None]
-"""Takes ``(event, model name)``. Events: ``registered`` ``leased`` ``ready`` ``failed`` ``unloaded``.
+"""Takes ``(event, model name)``. Events: ``registered`` ``leased`` ``ready`` ``failed`` ``crashed`` ``unloaded``.
 
 ``registered`` comes in the thread that registers, the others in the pool's event loop. It must return at once."""
+
+
+class EstimateStore(Protocol):
+    """Where learnt sizes and load times outlive the process. Both methods may block for a moment."""
+
+    def read(self) -> dict[str, Any] | None:
+        """Return what was written last, as plain data; ``None`` when there is nothing.
+
+        Raises:
+            OSError, ValueError: it cannot be read.
+        """
+        ...
+
+    def write(self, plain: dict[str, Any]) -> None:
+        """Keep ``plain`` in place of what was there.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
 
 
 class Steering(Protocol):
@@ -33,6 +53,10 @@ class Steering(Protocol):
 
     def failed(self, entry: Entry, error: BaseException, *, cause: BaseException | None = None) -> None:
         """Take note that a load failed."""
+        ...
+
+    def crashed(self, resident: Resident, error: BaseException) -> None:
+        """Take note that the process of a loaded model ended by itself."""
         ...
 
     def ended(self) -> None:

@@ -7,55 +7,43 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ondol.errors import ConfigurationError, DependencyCycleError, UnknownModelError
 from ondol.models.entry import Entry
+from ondol.models.estimates import Estimate, EstimateBook
+from ondol.models.figures import Totals
 from ondol.models.graph import dependencies, find_cycle, load_order, missing
-from ondol.models.spec import ModelSpec, ModelState, ModelStatus
+from ondol.models.progress import eta_s, progress, remaining_s
+from ondol.models.spec import ModelSpec, ModelState
+from ondol.models.status import ModelStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ondol.clock import Clock
+    from ondol.models.entry import Resident
     from ondol.models.ledger import Ledger
-    from ondol.models.ports import Listener
+    from ondol.models.options import Options
+    from ondol.models.ports import EstimateStore, Listener
     from ondol.recorder import Recorder
 
-__all__ = ["Options", "Registry", "Totals"]
+__all__ = ["Registry"]
 
 logger = logging.getLogger("ondol.models")
 
-_NOT_LOADED = frozenset({ModelState.REGISTERED, ModelState.UNLOADED, ModelState.BLOCKED, ModelState.FAILED})
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Options:
-    """What can be configured while running."""
-
-    max_background_loads: int
-    max_demand_loads: int
-    is_lazy_loading_enabled: bool
-    lease_timeout_s: float
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Totals:
-    """Counters over the pool's whole life."""
-
-    loads: int = 0
-    load_failures: int = 0
-    unload_failures: int = 0
-    listener_failures: int = 0
-    lease_timeouts: int = 0
-    evictions: int = 0
-    leases: int = 0
-    load_seconds: float = 0.0
+_FAILED = frozenset({ModelState.FAILED, ModelState.BACKOFF, ModelState.QUARANTINED})
+_UNDER_WAY = frozenset({ModelState.QUEUED, ModelState.LOADING, ModelState.WARMING, ModelState.BACKOFF})
+_NOT_LOADED = frozenset({ModelState.REGISTERED, ModelState.UNLOADED, ModelState.BLOCKED}) | _FAILED
 
 
 class Registry:
     """The pool's memory: it outlives any event loop."""
 
     __slots__ = (
+        "_accounts",
+        "_book",
+        "alive",
         "clock",
         "entries",
         "expected",
@@ -65,6 +53,7 @@ class Registry:
         "listeners",
         "lock",
         "needed_by",
+        "on_learnt",
         "options",
         "recorder",
         "totals",
@@ -82,6 +71,12 @@ class Registry:
         self.needed_by: dict[str, tuple[str, ...]] = {}
         self.expected: frozenset[str] = frozenset()
         self.has_unloaded = False
+        self.alive: dict[str, Resident] = {}
+        """Every copy of a model in memory by its account, those that leave included."""
+        self.on_learnt: Callable[[], None] = lambda: None
+        """Called when a load has measured something."""
+        self._accounts = 0
+        self._book = EstimateBook()
         self.lock = threading.RLock()
         self.listeners: tuple[Listener, ...] = ()
 
@@ -106,6 +101,7 @@ class Registry:
                 known.adopt(spec)
                 return
             entry = Entry(spec, len(self.entries), self.clock.monotonic())
+            entry.learn(self._book.find(spec.name, spec.version))
             self._review(entry)
             self.entries[spec.name] = entry
 
@@ -130,7 +126,7 @@ class Registry:
             entry.move(ModelState.BLOCKED, f"waits for {', '.join(absent)}, which nobody has registered", now_s)
         elif entry.state is ModelState.BLOCKED and not self.failed_dependencies(name):
             entry.move(entry.idle_state, "nothing is in its way any more; not asked for", now_s)
-        elif entry.state is ModelState.FAILED and entry.last_error is None:
+        elif entry.state in _FAILED and entry.last_error is None:
             entry.move(entry.idle_state, "registered anew; not asked for", now_s)
 
     def entry(self, name: str) -> Entry:
@@ -155,9 +151,67 @@ class Registry:
             return list(self.entries.values())
 
     def failed_dependencies(self, name: str) -> list[str]:
-        """Return the dependencies of ``name``, direct or not, whose last load failed."""
+        """Return the dependencies of ``name``, direct or not, that failed and are not tried again by themselves."""
         members = (self.entries.get(other) for other in dependencies(self.graph, name))
-        return [entry.spec.name for entry in members if entry is not None and entry.state is ModelState.FAILED]
+        final = (ModelState.FAILED, ModelState.QUARANTINED)
+        return [entry.spec.name for entry in members if entry is not None and entry.state in final]
+
+    def free_account(self, name: str) -> str:
+        """Return a name under which the bytes of a new copy are booked: the model's own unless a copy has it."""
+        if name not in self.alive and self.ledger.phase(name) is None:
+            return name
+        self._accounts += 1
+        return f"{name}#{self._accounts}"
+
+    def abandon(self, reason: str) -> list[Resident]:
+        """Make all models idle, whatever they are, and return every copy that was in memory."""
+        left_behind = list(self.alive.values())
+        self.alive.clear()
+        self.ledger.clear()
+        for resident in left_behind:
+            resident.let_go_of_bases()
+        for entry in self.snapshot():
+            entry.reset(reason, self.clock.monotonic())
+        return left_behind
+
+    def forgive_all(self) -> None:
+        """End every quarantine: a new start tries everything anew."""
+        for entry in self.snapshot():
+            entry.forgive()
+            if entry.state is ModelState.QUARANTINED:
+                self.move(entry, entry.idle_state, "the pool was started anew; not asked for")
+
+    def idle_ttl_s(self, entry: Entry) -> float | None:
+        """Return after how long without use a model is unloaded; ``None`` is never."""
+        if entry.is_pinned:
+            return None
+        return self.options.idle_ttl_s if entry.spec.idle_ttl_s is None else entry.spec.idle_ttl_s
+
+    # What is learnt
+
+    def learn(self, name: str, estimate: Estimate) -> None:
+        """Keep what a load measured."""
+        with self.lock:
+            self._book.learn(name, estimate)
+        self.on_learnt()
+
+    def estimates(self) -> dict[str, Any]:
+        """Return all that was learnt, as plain data."""
+        with self.lock:
+            return self._book.to_plain()
+
+    def remember(self, store: EstimateStore) -> None:
+        """Take in what an earlier process learnt; a store that fails is logged and counted, it costs knowledge only."""
+        try:
+            plain = store.read()
+            with self.lock:
+                if plain is not None:
+                    self._book.take_in(plain)
+                for entry in self.entries.values():
+                    entry.learn(self._book.find(entry.spec.name, entry.spec.version))
+        except (OSError, ValueError):
+            self.totals.estimate_failures += 1
+            logger.exception("what was learnt of models earlier cannot be read; sizes and load times are learnt anew")
 
     def waits_on(self, entry: Entry) -> list[str]:
         """Return on whom a blocked or queued model waits."""
@@ -176,25 +230,58 @@ class Registry:
         """Return what can be seen of a model."""
         spec = entry.spec
         resident = entry.resident
-        size_bytes = entry.measured_bytes if entry.measured_bytes is not None else spec.size_bytes
-        load_seconds = entry.measured_seconds if entry.measured_seconds is not None else spec.load_seconds
+        now_s = self.clock.monotonic()
+        wall_offset_s = self.clock.wall() - now_s
+
+        def wall(at_s: float | None) -> float | None:
+            return None if at_s is None else at_s + wall_offset_s
+
         return ModelStatus(
             name=spec.name,
             state=entry.state,
             reason=entry.reason,
-            since_s=max(0.0, self.clock.monotonic() - entry.changed_at_s),
+            since_s=max(0.0, now_s - entry.changed_at_s),
             residency=spec.residency,
             priority=spec.priority,
             depends_on=spec.depends_on,
             waits_on=tuple(self.waits_on(entry)),
             leases=resident.leases if resident else 0,
-            size_bytes=size_bytes,
-            load_seconds=load_seconds,
+            size_bytes=entry.measured_bytes if entry.measured_bytes is not None else spec.size_bytes,
+            load_seconds=entry.expected_seconds,
             load_count=entry.load_count,
             failure_count=entry.failure_count,
             last_error=entry.last_error,
             is_warm=entry.state is ModelState.READY,
+            version=(resident.spec if resident else spec).version,
+            isolation=spec.isolation,
+            is_pinned=entry.is_pinned,
+            progress=_progress(entry, now_s),
+            eta_s=self._eta_s(entry, now_s),
+            retry_in_s=None if entry.retry_at_s is None else max(0.0, entry.retry_at_s - now_s),
+            failures_in_a_row=entry.strikes,
+            idle_ttl_s=self.idle_ttl_s(entry),
+            changed_at=entry.changed_at_s + wall_offset_s,
+            loaded_at=wall(entry.ready_at_s),
+            last_used_at=wall(entry.use.noted_at_s),
+            last_error_at=wall(entry.failed_at_s),
         )
+
+    def _eta_s(self, entry: Entry, now_s: float) -> float | None:
+        if entry.load_started_s is None and entry.state not in _UNDER_WAY:
+            return None
+        return eta_s(self.graph, entry.spec.name, lambda name: self._own_eta_s(name, entry, now_s))
+
+    def _own_eta_s(self, name: str, wanted: Entry, now_s: float) -> float | None:
+        entry = self.entries.get(name)
+        if entry is None:
+            return None
+        if entry.load_started_s is not None:
+            return remaining_s(now_s - entry.load_started_s, entry.expected_seconds)
+        if entry.state is ModelState.READY and entry is not wanted:
+            return 0.0
+        if entry.expected_seconds is None:
+            return None
+        return entry.expected_seconds + max(0.0, (entry.retry_at_s or now_s) - now_s)
 
     def move(self, entry: Entry, state: ModelState, reason: str) -> None:
         """Let a model enter ``state`` now."""
@@ -216,3 +303,9 @@ class Registry:
             except Exception:
                 self.totals.listener_failures += 1
                 logger.exception("a listener of the model pool failed on %s of %s", event, name)
+
+
+def _progress(entry: Entry, now_s: float) -> float | None:
+    if entry.load_started_s is not None:
+        return progress(now_s - entry.load_started_s, entry.expected_seconds)
+    return 1.0 if entry.state is ModelState.READY else None

@@ -1,25 +1,26 @@
 """service: the models in memory: who may leave, and how they leave.
 
 A model that leaves takes those that depend on it along, first them; its leases are waited for; its bytes count until
-its ``unload`` is done.
+they are given back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ondol.models.graph import dependencies
-from ondol.models.job import put_away
 from ondol.models.ledger import Candidate, Phase
-from ondol.models.spec import ModelSpec, ModelState
+from ondol.models.spec import ModelState
+from ondol.models.worth import worth
+from ondol.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from ondol.models.entry import Entry, Resident
-    from ondol.models.meter import MemoryMeter
+    from ondol.models.parting import Parting
     from ondol.models.ports import Steering
     from ondol.models.registry import Registry
 
@@ -33,48 +34,62 @@ class Residents:
 
     Attributes:
         ready: what may be leased.
-        drains: the unloads under way, each waiting for its leases first.
+        drains: the unloads under way by account, each waiting for its leases first.
     """
 
-    def __init__(self, registry: Registry, meter: MemoryMeter, steering: Steering) -> None:
+    def __init__(self, registry: Registry, parting: Parting, steering: Steering) -> None:
         """Begin with nothing in memory."""
         self.ready: dict[str, Resident] = {}
         self.drains: dict[str, asyncio.Task[None]] = {}
         self._registry = registry
-        self._meter = meter
+        self._parting = parting
         self._steering = steering
+
+    # Who may leave
 
     def candidates(self, loading: Iterable[str], needed: Collection[str] = ()) -> list[Candidate]:
         """Return who might leave.
 
         Args:
-            loading: models that load now; what they depend on stays.
+            loading: models that load now; what they depend on stays, and so does a copy that serves meanwhile.
             needed: models that must stay for another reason.
         """
-        loaded = {*self.ready, *self.drains, *loading}
-        return [
-            Candidate(
-                name,
-                self._registry.ledger.size(name),
-                resident.used_order,
-                resident.spec.priority,
-                is_held=bool(resident.leases) or resident.spec.residency == "pinned" or name in needed,
-                dependents=frozenset(loaded.intersection(self._registry.needed_by.get(name, ()))),
-            )
-            for name, resident in self.ready.items()
-        ]
+        held = {*needed, *loading}
+        now_s = self._registry.clock.monotonic()
+        return [self._candidate(name, resident, held, now_s) for name, resident in self.ready.items()]
+
+    def _candidate(self, name: str, resident: Resident, held: Collection[str], now_s: float) -> Candidate:
+        entry = self._registry.entries[name]
+        size_bytes = self._registry.ledger.size(resident.account)
+        used_at_s = entry.use.noted_at_s
+        return Candidate(
+            name,
+            size_bytes,
+            worth(entry.use.weight_at(now_s), entry.expected_seconds, size_bytes),
+            entry.ready_at_s or 0.0 if used_at_s is None else used_at_s,
+            resident.spec.priority,
+            is_held=bool(resident.leases) or entry.is_pinned or name in held or self._supports_other(resident),
+            dependents=frozenset(self._registry.needed_by.get(name, ())).intersection(self.ready),
+        )
+
+    def _supports_other(self, resident: Resident) -> bool:
+        """Tell whether something was built on it that cannot leave together with it: a load, or what leaves already."""
+        return any(self.ready.get(user.spec.name) is not user for user in resident.supports)
 
     def bytes_beside(self, name: str) -> int:
         """Return what has to stay while ``name`` is loaded: its dependencies and pinned models."""
         staying = set(dependencies(self._registry.graph, name))
-        staying.update(other for other, held in self.ready.items() if held.spec.residency == "pinned")
+        staying.update(other for other in self.ready if self._registry.entries[other].is_pinned)
         return sum(self._bytes_of(other) for other in staying - {name})
 
     def _bytes_of(self, name: str) -> int:
+        resident = self.ready.get(name)
+        if resident is not None:
+            return self._registry.ledger.size(resident.account)
         entry = self._registry.entries.get(name)
-        if name in self.ready or entry is None:
-            return self._registry.ledger.size(name)
-        return entry.expected_bytes
+        return entry.expected_bytes if entry is not None else 0
+
+    # Leaving
 
     def evict(self, victims: Iterable[str], reason: str) -> list[asyncio.Task[None]]:
         """Let ``victims`` go to make room; return their unloads."""
@@ -88,48 +103,79 @@ class Residents:
     def start_drain(self, name: str, reason: str) -> asyncio.Task[None]:
         """Take a ready model out of use and unload it once its leases are back; dependents go with it."""
         resident = self.ready.pop(name)
-        entry = self._registry.entry(name)
-        self._registry.move(entry, ModelState.DRAINING, reason)
+        self._registry.move(self._registry.entry(name), ModelState.DRAINING, reason)
         for other in self._registry.needed_by.get(name, ()):
             if other in self.ready:
                 self.start_drain(other, f"{name}, which it depends on, goes ({reason})")
-        if not resident.leases:
-            self._registry.ledger.leave(name)
-        task = asyncio.get_running_loop().create_task(self._drain(entry, resident, reason), name=f"ondol-unload-{name}")
-        self.drains[name] = task
+        return self.retire(resident, reason)
+
+    def retire(self, resident: Resident, reason: str, *, has_crashed: bool = False) -> asyncio.Task[None]:
+        """Unload a copy that is not to be leased any more, once nobody uses it (a crashed one at once)."""
+        if has_crashed or not resident.leases:
+            self._registry.ledger.leave(resident.account)
+        work = self._drain(resident, reason, has_crashed=has_crashed)
+        task = asyncio.get_running_loop().create_task(work, name=f"ondol-unload-{resident.account}")
+        self.drains[resident.account] = task
         return task
 
-    async def _drain(self, entry: Entry, resident: Resident, reason: str) -> None:
+    def drains_of(self, name: str) -> list[asyncio.Task[None]]:
+        """Return the unloads of all copies of a model."""
+        return [task for account, task in self.drains.items() if self._registry.alive[account].spec.name == name]
+
+    async def _drain(self, resident: Resident, reason: str, *, has_crashed: bool) -> None:
         name = resident.spec.name
+        ledger = self._registry.ledger
         try:
-            dependents = [self.drains[n] for n in self._registry.needed_by.get(name, ()) if n in self.drains]
-            if dependents:
-                await asyncio.wait(dependents)
-            await _idle(resident)
-            if self._registry.ledger.phase(name) is Phase.RESIDENT:
-                self._registry.ledger.leave(name)
-            await self.put_away(resident.spec, resident.model)
+            if not has_crashed:
+                await _unused(resident)
+            if ledger.phase(resident.account) is Phase.RESIDENT:
+                ledger.leave(resident.account)
+            self._registry.has_unloaded = True
+            if not await self._parting.part_with(resident.spec, resident, has_crashed=has_crashed):
+                self._registry.totals.unload_failures += 1
         except asyncio.CancelledError:
             self._steering.torn_down()  # only a stop out of patience or the end of the loop cancels this
             logger.warning("model %s was let go of without unloading it: %d lease(s) held", name, resident.leases)
             raise
         finally:
-            resident.model = entry.resident = None
-            self._registry.ledger.release(name)
-            del self.drains[name]
-            self._registry.move(entry, ModelState.UNLOADED, reason)
-            self._registry.announce("unloaded", name)
+            resident.let_go_of_bases()
+            resident.model = None
+            ledger.release(resident.account)
+            del self.drains[resident.account], self._registry.alive[resident.account]
+            self._gone(self._registry.entry(name), resident, reason)
             self._steering.ended()
 
-    async def put_away(self, spec: ModelSpec, model: Any) -> None:
-        """Unload a model that is not (or no longer) in use."""
-        self._registry.has_unloaded = True
-        if not await put_away(spec, model, self._meter):
-            self._registry.totals.unload_failures += 1
+    def _gone(self, entry: Entry, resident: Resident, reason: str) -> None:
+        if entry.resident is resident:  # else another copy has taken its place, or it crashed
+            entry.resident = None
+            self._registry.move(entry, ModelState.UNLOADED, reason)
+            self._registry.announce("unloaded", entry.spec.name)
+
+    # Idle models
+
+    def watch_idle(self, resident: Resident) -> None:
+        """Watch (anew) how long a ready model is not used, if it is to go after some time."""
+        if resident.idle_timer is not None:
+            resident.idle_timer.cancel()
+            resident.idle_timer = None
+        else:
+            resident.idle_since_s = self._registry.clock.monotonic()
+        entry = self._registry.entry(resident.spec.name)
+        ttl_s = self._registry.idle_ttl_s(entry)
+        if ttl_s is None or self.ready.get(entry.spec.name) is not resident or self._steering.is_closing:
+            return
+        idle_s = 0.0 if resident.is_used else self._registry.clock.monotonic() - resident.idle_since_s
+        if idle_s >= ttl_s and entry.load_started_s is None:
+            self._registry.totals.idle_unloads += 1
+            self.start_drain(entry.spec.name, f"not used for {format_seconds(idle_s)}")
+            return
+        loop = asyncio.get_running_loop()
+        resident.idle_timer = loop.call_later(max(ttl_s - idle_s, 0.001), self.watch_idle, resident)
 
 
-async def _idle(resident: Resident) -> None:
-    if resident.leases:
-        is_idle = asyncio.Event()
-        resident.on_idle = is_idle.set
-        await is_idle.wait()
+async def _unused(resident: Resident) -> None:
+    while resident.is_used:
+        is_unused = asyncio.Event()
+        resident.on_unused = is_unused.set
+        await is_unused.wait()
+    resident.on_unused = None

@@ -14,68 +14,69 @@ from typing import TYPE_CHECKING
 from ondol.errors import (
     AlreadyClosedError,
     LeaseTimeoutError,
-    ModelBudgetError,
-    ModelError,
     ModelLoadError,
     ModelNotLoadedError,
 )
-from ondol.models.admission import Turn, Verdict, too_large
-from ondol.models.graph import Urgency, dependencies, inherit, load_order, missing
-from ondol.models.ledger import choose_victims
+from ondol.models.dispatch import Dispatcher
+from ondol.models.graph import dependencies, load_order, missing
 from ondol.models.loads import Loads
-from ondol.models.queue import Slots, Want, ordered
 from ondol.models.residents import Residents
+from ondol.models.setbacks import Setbacks, quarantine_error
 from ondol.models.spec import ModelState
 from ondol.models.waiting import Waiter, Waiters
+from ondol.models.wants import Wants
 from ondol.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable
 
     from ondol.models.entry import Entry, Resident
-    from ondol.models.meter import MemoryMeter
+    from ondol.models.job import Tools
     from ondol.models.registry import Registry
 
 __all__ = ["PoolRun"]
 
 logger = logging.getLogger("ondol.models")
 
-_COMING = frozenset({ModelState.QUEUED, ModelState.LOADING, ModelState.WARMING, ModelState.READY})
+_COMING = frozenset({ModelState.QUEUED, ModelState.LOADING, ModelState.WARMING, ModelState.READY, ModelState.BACKOFF})
 _LAST_CALL_S = 1.0
 
 
 class PoolRun:
     """The pool between one start and one stop."""
 
-    def __init__(self, registry: Registry, meter: MemoryMeter) -> None:
-        """Begin in the running loop."""
+    def __init__(self, registry: Registry, tools: Tools, draw: Callable[[], float] | None) -> None:
+        """Begin in the running loop; ``draw`` returns a random number from 0 to 1, by chance when not given."""
         self.loop = asyncio.get_running_loop()
         self.is_closing = False
         self._registry = registry
-        self._residents = Residents(registry, meter, self)
-        self._loads = Loads(registry, meter, self._residents, self)
+        self._residents = Residents(registry, tools.parting, self)
+        self._loads = Loads(registry, tools, self._residents, self)
         self.ready = self._residents.ready
         self._waiters = Waiters(self.give_back)
-        self._asked: dict[str, None] = {}
-        self._queued: set[str] = set()
+        self._wants = Wants(registry, self._waiters.has_demand)
+        self._setbacks = Setbacks(registry, self._wants, self._waiters, self._dispatch, draw)
+        self._dispatcher = Dispatcher(registry, self._residents, self._loads, self._wants, self._setbacks)
         self._is_waiting_for_leases = False
 
     # Callers
 
     def note_use(self, resident: Resident) -> None:
-        """Count a lease: it makes the model the most recently used."""
-        totals = self._registry.totals
-        totals.leases += 1
-        resident.used_order = totals.leases
-        if self._registry.listeners:
-            self._registry.announce("leased", resident.spec.name)
+        """Count a lease: it makes the model worth more."""
+        registry = self._registry
+        registry.totals.leases += 1
+        resident.use.note(registry.clock.monotonic())
+        if registry.listeners:
+            registry.announce("leased", resident.spec.name)
 
     def give_back(self, resident: Resident) -> None:
         """Take a lease back."""
         resident.leases -= 1
         if not resident.leases:
-            if resident.on_idle is not None:
-                resident.on_idle()
+            if resident.idle_timer is not None:
+                resident.idle_since_s = self._registry.clock.monotonic()
+            if resident.on_unused is not None and not resident.supports:
+                resident.on_unused()
             if self._is_waiting_for_leases:
                 self._dispatch()
 
@@ -96,6 +97,17 @@ class PoolRun:
             waiter = self._ask(name, is_demand=not is_background, is_lease=False)
             await self._waiters.wait(waiter, None, TimeoutError)
 
+    async def reload(self, name: str) -> None:
+        """Return once a new copy serves; the old one goes when its leases are back."""
+        self._setbacks.release(self._registry.entry(name))
+        job = self._loads.jobs.get(name)
+        is_anew = name in self.ready or job is not None
+        if job is not None and job.task is not None:
+            await asyncio.wait([job.task])  # it began before this was asked for: it may be of yesterday's weights
+        self._registry.totals.reloads += is_anew
+        waiter = self._ask(name, is_demand=True, is_lease=False, is_anew=is_anew)
+        await self._waiters.wait(waiter, None, TimeoutError)
+
     async def unload(self, name: str) -> bool:
         """Wait for a load under way and for the leases, then unload; return whether there was something to unload."""
         self._registry.entry(name)
@@ -104,35 +116,48 @@ class PoolRun:
         if job is not None and job.task is not None:
             await asyncio.wait([job.task])
         if name in self.ready and not self.is_closing:
+            self._wants.drop(name)
             self._residents.start_drain(name, "unloaded on request")
-        drain = self._residents.drains.get(name)
-        if drain is not None:
-            await asyncio.wait([drain])
+        drains = self._residents.drains_of(name)
+        if drains:
+            await asyncio.wait(drains)
             return True
-        if name in self._asked and not self._waiters.has_demand(name):
-            del self._asked[name]
+        if name in self._wants and not self._waiters.has_demand(name):
+            self._wants.drop(name)
+            self._setbacks.forget(name)
             taken_back = f"the background load of model {name!r} was taken back by an unload"
             self._waiters.fail(name, functools.partial(ModelNotLoadedError, taken_back))
             self._dispatch()
         return False
 
+    def release(self, name: str) -> bool:
+        """End a backoff or a quarantine."""
+        return self._setbacks.release(self._registry.entry(name))
+
     def _check_open(self) -> None:
         if self.is_closing:
             raise AlreadyClosedError("the model pool is stopping: it takes no new requests")
 
-    def _ask(self, name: str, *, is_demand: bool, is_lease: bool) -> Waiter:
+    def _ask(self, name: str, *, is_demand: bool, is_lease: bool, is_anew: bool = False) -> Waiter:
         self._check_open()
         entry = self._registry.entry(name)
-        if error := self._missing_error(name):
-            raise error
+        self._check_possible(name)
         options = self._registry.options
         if is_lease and not options.is_lazy_loading_enabled and entry.state not in _COMING:
             self._check_expected(entry)
         waiter = Waiter(name, is_lease=is_lease, is_demand=is_demand)
         self._waiters.add(waiter)
-        self._asked[name] = None
+        self._wants.ask(name, self._registry.clock.monotonic(), is_anew=is_anew)
         self._dispatch()
         return waiter
+
+    def _check_possible(self, name: str) -> None:
+        if error := self._missing_error(name):
+            raise error
+        for member in (*dependencies(self._registry.graph, name), name):
+            entry = self._registry.entries[member]
+            if entry.state is ModelState.QUARANTINED:
+                raise quarantine_error(entry, name)
 
     def _check_expected(self, entry: Entry) -> None:
         name = entry.spec.name
@@ -165,147 +190,76 @@ class PoolRun:
         self._registry.review(name)
         if self.is_closing:
             return
-        entry = self._registry.entry(name)
-        resident = self.ready.get(name)
-        if resident is not None and resident.spec is not entry.spec:
-            self._residents.start_drain(name, "replaced by another specification")
         for other in load_order(self._registry.needed_by, [name]):
-            error = self._missing_error(other) if other in self._asked else None
-            if error is not None:
-                self._give_up(other, error)
+            if error := self._missing_error(other):
+                if other in self._wants:
+                    self._setbacks.give_up(other, error)
+            elif (held := self.ready.get(other)) is not None and held.spec is not self._registry.entry(other).spec:
+                self._renew(other, "ready; another specification was registered and loads beside it")
         self._dispatch()
+
+    def _renew(self, name: str, reason: str) -> None:
+        """Load a ready model anew beside itself, in the background."""
+        self._registry.totals.reloads += 1
+        self._wants.ask(name, self._registry.clock.monotonic(), is_anew=True)
+        self._registry.move(self._registry.entry(name), ModelState.READY, reason)
 
     def reconsider(self) -> None:
         """Take note of changed options."""
+        for resident in list(self.ready.values()):
+            self._residents.watch_idle(resident)
         self._dispatch()
 
     def _dispatch(self) -> None:
-        if self.is_closing:
-            return
-        self._shrink()
-        self._refuse_too_large()
-        wants = ordered(self._wants())
-        self._mark_queued({want.name for want in wants})
-        demand_jobs = sum(job.is_demand for job in self._loads.jobs.values())
-        options = self._registry.options
-        slots = Slots(
-            demand=options.max_demand_loads - demand_jobs,
-            background=options.max_background_loads - (len(self._loads.jobs) - demand_jobs),
-        )
-        turn = Turn(self._registry.ledger, slots, is_anything_moving=bool(self._loads.jobs or self._residents.drains))
-        needed_ahead: set[str] = set()
-        for want in wants:
-            needed_ahead.update(dependencies(self._registry.graph, want.name))
-            self._consider(want, turn, needed_ahead)
-        self._is_waiting_for_leases = turn.is_waiting_for_leases or self._registry.ledger.excess_bytes > 0
-
-    def _refuse_too_large(self) -> None:
-        """Fail what can never fit before anything is loaded or evicted for it."""
-        while (refusal := self._find_too_large()) is not None:
-            self.failed(*refusal)
-
-    def _find_too_large(self) -> tuple[Entry, ModelBudgetError] | None:
-        limit_bytes = self._registry.ledger.limit_bytes
-        for want in self._wants() if limit_bytes is not None else ():
-            entry = self._registry.entry(want.name)
-            beside_bytes = self._residents.bytes_beside(want.name)
-            reason = too_large(want.name, entry.expected_bytes, beside_bytes, limit_bytes)
-            if reason is not None and want.name not in self._residents.drains:
-                return entry, ModelBudgetError(reason)
-        return None
-
-    def _wants(self) -> Iterable[Want]:
-        entries = self._registry.entries
-        asked = {name: Urgency(self._waiters.has_demand(name), entries[name].spec.priority) for name in self._asked}
-        return [
-            Want(name, urgency.is_demand, urgency.priority, entries[name].index)
-            for name, urgency in inherit(self._registry.graph, asked).items()
-            if name in entries and name not in self.ready and name not in self._loads.jobs
-        ]
-
-    def _mark_queued(self, names: set[str]) -> None:
-        entries = self._registry.entries
-        for name in self._queued - names:
-            if entries[name].state is ModelState.QUEUED:
-                self._registry.move(entries[name], entries[name].idle_state, "no longer asked for")
-        for name in names - self._residents.drains.keys():
-            if entries[name].state is not ModelState.QUEUED:
-                self._registry.move(entries[name], ModelState.QUEUED, "waits for its turn")
-        self._queued = names
-
-    def _consider(self, want: Want, turn: Turn, needed_ahead: Collection[str]) -> None:
-        entry = self._registry.entry(want.name)
-        waits_on = [name for name in entry.spec.depends_on if name not in self.ready]
-        if entry.state is not ModelState.QUEUED:
-            return  # it still drains, or what it depends on was given up earlier in this turn
-        if waits_on:
-            self._registry.move(entry, ModelState.QUEUED, f"waits for {', '.join(waits_on)}, which it depends on")
-            return
-        need_bytes = entry.expected_bytes
-        candidates = functools.partial(self._residents.candidates, self._loads.jobs, needed_ahead)
-        admission = turn.judge(want, need_bytes, candidates)
-        if admission.verdict is Verdict.START:
-            self._loads.start(entry, is_demand=want.is_demand, need_bytes=need_bytes)
-        elif admission.verdict is Verdict.NO_ROOM:
-            self._registry.move(entry, entry.idle_state, admission.reason)
-            self._give_up(want.name, ModelBudgetError(admission.reason))
-        else:
-            self._registry.move(entry, ModelState.QUEUED, admission.reason)
-            self._residents.evict(admission.victims, f"makes room for {want.name}")
-
-    def _shrink(self) -> None:
-        """Let models go until a limit that was lowered holds again, as far as leases allow."""
-        ledger = self._registry.ledger
-        excess_bytes = ledger.excess_bytes - ledger.leaving_bytes
-        if excess_bytes > 0:
-            self._residents.evict(
-                choose_victims(self._residents.candidates(self._loads.jobs), excess_bytes, is_partial=True),
-                "the limit was lowered",
-            )
+        if not self.is_closing:
+            self._is_waiting_for_leases = self._dispatcher.take_turn()
 
     # What loads and unloads report
 
     def became_ready(self, entry: Entry, resident: Resident) -> None:
-        """Hand the model over to those who wait for it."""
+        """Hand the model over to those who wait for it; a copy that served so far goes."""
         name = resident.spec.name
+        old = self.ready.get(name)
         entry.resident = self.ready[name] = resident
-        self._asked.pop(name, None)
+        entry.use.weight = max(entry.use.weight, 1.0)  # it was wanted: it is not worthless before its first lease
+        self._wants.drop(name)
         self._waiters.hand_over(name, resident)
+        if old is not None:
+            self._replaced(old)
+        self._residents.watch_idle(resident)
         self._registry.review(name)
         self._registry.announce("ready", name)
 
+    def _replaced(self, old: Resident) -> None:
+        name = old.spec.name
+        for user in list(old.supports):
+            if self.ready.get(user.spec.name) is user:
+                self._renew(user.spec.name, f"ready; {name}, which it was built on, was loaded anew, so it is too")
+        self._residents.retire(old, "a new copy has taken its place")
+
     def failed(self, entry: Entry, error: BaseException, *, cause: BaseException | None = None) -> None:
-        """Keep the error, and end all waits for the model and for what depends on it."""
-        name = entry.spec.name
-        registry = self._registry
-        entry.failure_count += 1
-        entry.last_error = f"{type(error).__name__}: {error}"
-        registry.totals.load_failures += 1
-        self._registry.move(entry, ModelState.FAILED, f"its load failed: {entry.last_error}")
-        registry.record("models.load_failures", 1.0, "count", model=name)
-        logger.error(
-            "model %s failed to load: %s",
-            name,
-            entry.last_error,
-            exc_info=cause or error,
-            extra={"fields": {"model": name, "failures": entry.failure_count}},
-        )
-        self._give_up(name, error)
-        registry.announce("failed", name)
+        """Keep the error; try again, or end all waits for the model and for what depends on it."""
+        self._setbacks.load_failed(entry, error, cause=cause, is_serving=entry.spec.name in self.ready)
 
-    def _give_up(self, name: str, error: BaseException) -> None:
-        """End all waits for ``name`` and for what depends on it."""
-        for other in load_order(self._registry.needed_by, [name]):
-            entry = self._registry.entries.get(other)
-            self._asked.pop(other, None)
-            self._waiters.fail(other, functools.partial(_load_error, other, name, error))
-            if entry is not None and entry.state is ModelState.QUEUED:
-                self._registry.move(entry, *self._state_without(entry, name, error))
-
-    def _state_without(self, entry: Entry, name: str, error: BaseException) -> tuple[ModelState, str]:
-        if self._registry.failed_dependencies(entry.spec.name):
-            return ModelState.BLOCKED, f"its dependency {name} failed: {error}"
-        return entry.idle_state, f"not loaded: {error}"
+    def crashed(self, resident: Resident, error: BaseException) -> None:
+        """Let go of a model whose process ended, and load it again."""
+        name = resident.spec.name
+        if self.ready.get(name) is not resident:
+            return  # it leaves anyway
+        entry = self._registry.entry(name)
+        del self.ready[name]
+        entry.resident = None
+        for other in self._registry.needed_by.get(name, ()):
+            if other in self.ready:
+                self._residents.start_drain(other, f"{name}, which it depends on, crashed")
+        self._residents.retire(resident, "it crashed", has_crashed=True)
+        if self.is_closing:
+            self._registry.move(entry, ModelState.DRAINING, "its process ended while the pool stops")
+            self._registry.move(entry, ModelState.UNLOADED, "its process ended while the pool stops")
+        else:
+            self._setbacks.crashed(entry, error)
+        self._registry.announce("crashed", name)
+        self._dispatch()
 
     def ended(self) -> None:
         """See what may happen now."""
@@ -322,6 +276,7 @@ class PoolRun:
         """End all waits, cancel or await loads, wait for leases, unload everything; at most about ``grace_s``."""
         self.is_closing = True
         self._fail_all_waiters()
+        self._setbacks.close()
         for job in self._loads.jobs.values():
             if job.task is not None and job.is_cancellable:
                 job.task.cancel()
@@ -348,22 +303,8 @@ class PoolRun:
                 logger.error("%s ignores being cancelled and is left behind", task.get_name())
 
     def _fail_all_waiters(self) -> None:
-        self._asked.clear()
+        self._wants.clear()
         for name in self._waiters.names():
             self._waiters.fail(
                 name, lambda: AlreadyClosedError("the model pool stopped while the model was waited for")
             )
-
-
-def _load_error(name: str, failed: str, cause: BaseException) -> ModelError:
-    """Make the error one waiter gets: of the same kind when it is one of the pool's own, with the loader's as cause."""
-    if failed == name and isinstance(cause, ModelError):
-        error: ModelError = (
-            type(cause)(str(cause)) if isinstance(cause, ModelBudgetError) else ModelLoadError(str(cause))
-        )
-    elif failed == name:
-        error = ModelLoadError(f"model {name!r} could not be loaded: {type(cause).__name__}: {cause}")
-    else:
-        error = ModelLoadError(f"model {name!r} could not be loaded: its dependency {failed!r} failed: {cause}")
-    error.__cause__ = cause
-    return error

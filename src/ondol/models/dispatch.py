@@ -1,0 +1,136 @@
+"""service: one turn of the pool: which of the waiting loads starts, which waits and why, who leaves for it."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from ondol.errors import ModelBudgetError
+from ondol.models.admission import Turn, Verdict, too_large
+from ondol.models.graph import dependencies
+from ondol.models.ledger import choose_victims
+from ondol.models.queue import Slots, Want, ordered
+from ondol.models.spec import ModelState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ondol.models.entry import Entry
+    from ondol.models.loads import Loads
+    from ondol.models.registry import Registry
+    from ondol.models.residents import Residents
+    from ondol.models.setbacks import Setbacks
+    from ondol.models.wants import Wants
+
+__all__ = ["Dispatcher"]
+
+_HELD = frozenset({ModelState.BACKOFF, ModelState.QUARANTINED})
+_NOT_TO_QUEUE = _HELD | {ModelState.QUEUED, ModelState.DRAINING}
+
+
+class Dispatcher:
+    """Looks at everything that is wanted, after each event, and does what may be done now."""
+
+    def __init__(
+        self, registry: Registry, residents: Residents, loads: Loads, wants: Wants, setbacks: Setbacks
+    ) -> None:
+        """Act on the parts of one run."""
+        self._registry = registry
+        self._residents = residents
+        self._loads = loads
+        self._wants = wants
+        self._setbacks = setbacks
+        self._queued: set[str] = set()
+
+    def take_turn(self) -> bool:
+        """Start, refuse and evict what may be now; return whether returned leases could let something go on."""
+        self._shrink()
+        self._refuse_too_large()
+        wants = ordered(self._to_load())
+        self._mark_queued({want.name for want in wants if want.name not in self._residents.ready})
+        demand_jobs = sum(job.is_demand for job in self._loads.jobs.values())
+        options = self._registry.options
+        slots = Slots(
+            demand=options.max_demand_loads - demand_jobs,
+            background=options.max_background_loads - (len(self._loads.jobs) - demand_jobs),
+        )
+        turn = Turn(self._registry.ledger, slots, is_anything_moving=bool(self._loads.jobs or self._residents.drains))
+        needed_ahead: set[str] = set()
+        for want in wants:
+            needed_ahead.update(dependencies(self._registry.graph, want.name))
+            self._consider(want, turn, needed_ahead)
+        return turn.is_waiting_for_leases or self._registry.ledger.excess_bytes > 0
+
+    def _to_load(self) -> list[Want]:
+        return self._wants.to_load(self._residents.ready, self._loads.jobs)
+
+    def _refuse_too_large(self) -> None:
+        """Fail what can never fit before anything is loaded or evicted for it."""
+        while (refusal := self._find_too_large()) is not None:
+            entry, error = refusal
+            self._setbacks.load_failed(entry, error, cause=None, is_serving=False)
+
+    def _find_too_large(self) -> tuple[Entry, ModelBudgetError] | None:
+        limit_bytes = self._registry.ledger.limit_bytes
+        for want in self._to_load() if limit_bytes is not None else ():
+            entry = self._registry.entry(want.name)
+            beside_bytes = self._residents.bytes_beside(want.name)
+            reason = too_large(want.name, entry.expected_bytes, beside_bytes, limit_bytes)
+            is_leaving = entry.state is ModelState.DRAINING or want.name in self._residents.ready
+            if reason is not None and not is_leaving and entry.state not in _HELD:
+                return entry, ModelBudgetError(reason)
+        return None
+
+    def _mark_queued(self, names: set[str]) -> None:
+        entries = self._registry.entries
+        for name in self._queued - names:
+            if entries[name].state is ModelState.QUEUED:
+                self._registry.move(entries[name], entries[name].idle_state, "no longer asked for")
+        for name in names:
+            if entries[name].state not in _NOT_TO_QUEUE:
+                self._registry.move(entries[name], ModelState.QUEUED, "waits for its turn")
+        self._queued = names
+
+    def _consider(self, want: Want, turn: Turn, needed_ahead: Collection[str]) -> None:
+        entry = self._registry.entry(want.name)
+        is_beside = want.name in self._residents.ready
+        if entry.state is not ModelState.QUEUED and not is_beside:
+            return  # it drains or backs off, or what it depends on was given up earlier in this turn
+        waits_on = [name for name in entry.spec.depends_on if name not in self._residents.ready]
+        if waits_on:
+            self._explain(entry, f"waits for {', '.join(waits_on)}, which it depends on")
+            return
+        need_bytes = entry.expected_bytes
+        held = {*needed_ahead, want.name}
+        candidates = functools.partial(self._residents.candidates, self._loads.jobs, held)
+        admission = turn.judge(want, need_bytes, candidates)
+        if admission.verdict is Verdict.START:
+            self._loads.start(entry, is_demand=want.is_demand, need_bytes=need_bytes)
+        elif admission.verdict is Verdict.WAIT:
+            self._explain(entry, admission.reason)
+            self._residents.evict(admission.victims, f"makes room for {want.name}")
+        elif is_beside:
+            self._wants.no_longer_anew(want.name)
+            self._residents.start_drain(want.name, "there is no room for two copies: the old one goes first")
+        elif admission.verdict is Verdict.NO_ROOM:
+            self._registry.move(entry, entry.idle_state, admission.reason)
+            self._setbacks.give_up(want.name, ModelBudgetError(admission.reason))
+        else:
+            self._explain(entry, admission.reason)
+
+    def _explain(self, entry: Entry, reason: str) -> None:
+        """Say why a wanted model is not loading yet."""
+        if entry.state is ModelState.READY:
+            self._registry.move(entry, ModelState.READY, f"ready; a new copy {reason}")
+        else:
+            self._registry.move(entry, ModelState.QUEUED, reason)
+
+    def _shrink(self) -> None:
+        """Let models go until a limit that was lowered holds again, as far as leases allow."""
+        ledger = self._registry.ledger
+        excess_bytes = ledger.excess_bytes - ledger.leaving_bytes
+        if excess_bytes > 0:
+            self._residents.evict(
+                choose_victims(self._residents.candidates(self._loads.jobs), excess_bytes, is_partial=True),
+                "the limit was lowered",
+            )
