@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 MARKS: list[str] = []
 
 
+def mark(text: str) -> None:
+    MARKS.append(text)
+
+
 class Bomb:
     """Says so when it is unpickled."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return MARKS.append, ("ran",)
+        return mark, ("ran",)
 
 
 @pytest.fixture
@@ -44,6 +48,11 @@ def write(path: Path, value: object = None) -> Path:
     path.write_bytes(pickle.dumps(Bomb() if value is None else value))
     path.chmod(0o644)
     return path
+
+
+def test_loading_runs_what_is_in_the_file(folder: Path) -> None:
+    trusted_pipeline(write(folder / "a.pkl"), trusted_dirs=[folder])
+    assert MARKS == ["ran"]
 
 
 def test_a_file_in_a_trusted_folder_is_loaded(folder: Path) -> None:
@@ -68,7 +77,7 @@ def test_a_pipeline_of_scikit_learn_is_loaded(folder: Path, compress: int) -> No
 def test_what_it_needs_and_is_not_installed_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(folder / "a.pkl", StandardScaler())
     monkeypatch.setitem(sys.modules, "sklearn.preprocessing._data", None)
-    with pytest.raises(ConfigurationError, match="needs a package that is not installed here.*sklearn"):
+    with pytest.raises(ConfigurationError, match=r"needs a package that is not installed here.*sklearn"):
         trusted_pipeline(file, trusted_dirs=[folder])
 
 
@@ -153,7 +162,7 @@ def test_what_was_judged_is_what_is_opened(folder: Path, monkeypatch: pytest.Mon
         return reader(path)
 
     monkeypatch.setattr(joblib_pipeline, "_reader", exchanged)
-    with pytest.raises(ModelLoadError, match="a.pkl cannot be loaded"):
+    with pytest.raises(ModelLoadError, match=r"a\.pkl cannot be loaded"):
         trusted_pipeline(file, trusted_dirs=[folder])
     assert MARKS == []
 

@@ -164,12 +164,13 @@ def test_calls_wait_for_each_other_and_closing_for_them(monkeypatch: pytest.Monk
         first = threads.submit(model.embed, ["a"])
         assert begun.wait(20)
         begun.clear()
-        others = [threads.submit(model.embed, ["b"]), threads.submit(model.close)]
+        second, closing = threads.submit(model.embed, ["b"]), threads.submit(model.close)
         assert not begun.is_set()
-        assert not any(other.done() for other in others)
+        assert not second.done()
+        assert not closing.done()
         go.set()
         assert first.result(20).shape == (1, 3)
-        others[1].result(20)
+        closing.result(20)
 
 
 @pytest.mark.usefixtures("package")
