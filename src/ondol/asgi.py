@@ -29,21 +29,33 @@ def install(app: _App, service: OptimizationService | None = None) -> Optimizati
     """Let ``app`` start ``service`` before its first request and stop it after its last one.
 
     The app's own lifespan goes on working, inside the service's. Handlers find the service as
-    ``request.app.state.ondol`` or use the returned object.
+    ``request.app.state.ondol``, those of sub-apps that are mounted too, or use the returned object. Nothing is added to
+    the app's routes.
 
     Args:
-        app: a Starlette or FastAPI application.
+        app: a Starlette or FastAPI application, the outermost: servers run no lifespan of mounted ones.
         service: the runtime to run; a new one by the environment's settings when not given.
     """
-    runtime = service if service is not None else OptimizationService()
+    runtime = service if service is not None else OptimizationService(is_memory_kept=True)
     app.state.ondol = runtime
     router: _Router = app.router
     own_lifespan = router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(application: Any) -> AsyncIterator[Any]:
+        _share(app, runtime)
         async with runtime, own_lifespan(application) as state:
             yield state
 
     router.lifespan_context = lifespan
     return runtime
+
+
+def _share(app: Any, runtime: OptimizationService) -> None:
+    """Let the sub-apps that are mounted by now find the runtime as the app does; one that has its own keeps it."""
+    for route in getattr(app, "routes", ()):
+        sub_app = getattr(route, "app", None)
+        state = getattr(sub_app, "state", None)
+        if state is not None and not hasattr(state, "ondol"):
+            state.ondol = runtime
+            _share(sub_app, runtime)

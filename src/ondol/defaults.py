@@ -57,7 +57,7 @@ class _Default:
             with self._lock:
                 if self._service is None:
                     self._first_use = _caller()
-                    self._service = OptimizationService(self._settings)
+                    self._service = OptimizationService(self._settings, is_memory_kept=True)
         return self._service
 
     def configure(self, settings: Settings) -> None:

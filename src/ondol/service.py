@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache import Cache
 from ondol.clock import SystemClock
 from ondol.models import ModelPool, ModelState
+from ondol.models.allocator import give_back, prepare_allocator
+from ondol.models.estimates_file import EstimatesFile
 from ondol.monitor import PerformanceMonitor
 from ondol.monitor.host import HostSampler
 from ondol.preload import Preloader
 from ondol.settings_reader import load_settings
-from ondol.strategy import loading_strategy
+from ondol.strategy import loading_strategy, switched_settings
 from ondol.tuning import AutoTuner
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Self
 
     from ondol.clock import Clock
+    from ondol.models import ModelStatus
     from ondol.settings import Settings
+    from ondol.strategy import LoadingStrategy
 
 __all__ = ["MODEL_MEMORY_SHARE", "OptimizationService"]
 
@@ -29,6 +34,8 @@ logger = logging.getLogger("ondol.service")
 
 MODEL_MEMORY_SHARE: Final = 0.6
 """Share of the allowed memory that models may take together when ``MODEL_MEMORY_LIMIT_MB`` is not set."""
+
+ESTIMATES_FILE: Final = "model-estimates.json"
 
 
 _LEFT: Final = frozenset({ModelState.DRAINING, ModelState.UNLOADED})
@@ -43,8 +50,16 @@ class OptimizationService:
     Thread-safety: ``start`` and ``stop`` belong to one event loop; the parts say for themselves what else is safe.
     """
 
-    def __init__(self, settings: Settings | None = None, *, clock: Clock | None = None) -> None:
-        """Make the parts; reads the environment when no ``settings`` are given. Starts nothing."""
+    def __init__(
+        self, settings: Settings | None = None, *, clock: Clock | None = None, is_memory_kept: bool = False
+    ) -> None:
+        """Make the parts; starts nothing.
+
+        Args:
+            settings: read from the environment when not given.
+            clock: where time is read.
+            is_memory_kept: keep what is learnt of models (sizes, load times) in a file in ``ONDOL_DATA_DIR``.
+        """
         self.settings = settings if settings is not None else load_settings().values
         self._clock = clock if clock is not None else SystemClock()
         self._host = HostSampler()
@@ -58,7 +73,14 @@ class OptimizationService:
             recorder=record,
             is_enabled=self.settings.cache_enabled,
         )
-        self.models = ModelPool(clock=self._clock, recorder=record, memory_probe=self._host.rss_bytes)
+        self.models = ModelPool(
+            clock=self._clock,
+            recorder=record,
+            memory_probe=self._host.rss_bytes,
+            estimates=EstimatesFile(Path(self.settings.data_dir) / ESTIMATES_FILE) if is_memory_kept else None,
+            prepare_memory=prepare_allocator,
+            release_memory=give_back,
+        )
         self.models.add_listener(self._noticed)
         self.preloader = Preloader(self.models, clock=self._clock, recorder=record)
         self.tuner = AutoTuner(
@@ -93,6 +115,8 @@ class OptimizationService:
             max_background_loads=settings.preload_max_concurrent,
             is_lazy_loading_enabled=self.strategy.is_lazy_loading_enabled,
             lease_timeout_s=settings.lease_timeout_s,
+            load_timeout_s=settings.load_timeout_s,
+            idle_ttl_s=settings.model_idle_ttl_s,
         )
         self.preloader.configure(max_concurrent=settings.preload_max_concurrent, is_enabled=settings.preloading_enabled)
         self.monitor.configure(is_enabled=settings.monitoring_enabled)
@@ -128,11 +152,53 @@ class OptimizationService:
             if not self.is_started:
                 await self._start_parts()
 
-    def _follow_strategy(self) -> None:
+    def _follow_strategy(self, *, is_wanting_all: bool = True) -> None:
         for warning in self.strategy.warnings:
             logger.warning(warning)
-        if self.strategy.is_preloading_all:
+        if self.strategy.is_preloading_all and is_wanting_all:
             self.preloader.want(*self.models.names())
+
+    def switch_strategy(
+        self,
+        *,
+        environment: str | None = None,
+        fast_startup: bool | None = None,
+        lazy_loading_enabled: bool | None = None,
+        preload_models: bool | None = None,
+    ) -> LoadingStrategy:
+        """Change the loading variables while it runs (or before it starts); return what they mean now.
+
+        Models that are to be loaded ahead of use from now on are asked for at once, leases and readiness follow the
+        new meaning. What has been asked for before is loaded all the same, and nothing is unloaded.
+
+        Args:
+            environment: take the three variables of this profile; nothing else of it.
+            fast_startup: as ``FAST_STARTUP``; it and the next two win over the profile, ``None`` leaves as it is.
+            lazy_loading_enabled: as ``LAZY_LOADING_ENABLED``.
+            preload_models: as ``PRELOAD_MODELS``.
+
+        Thread-safety: once started, it belongs to the event loop that ``start`` ran in.
+
+        Raises:
+            InvalidSettingError: there is no such profile; nothing was changed.
+        """
+        settings = switched_settings(
+            self.settings,
+            environment=environment,
+            fast_startup=fast_startup,
+            lazy_loading_enabled=lazy_loading_enabled,
+            preload_models=preload_models,
+        )
+        was_preloading_all = self.strategy.is_preloading_all
+        self.settings, self.strategy = settings, loading_strategy(settings)
+        logger.info(
+            "loading strategy switched to FAST_STARTUP=%s LAZY_LOADING_ENABLED=%s PRELOAD_MODELS=%s: %s",
+            *(settings.fast_startup, settings.lazy_loading_enabled, settings.preload_models, self.strategy.meaning),
+        )
+        if self.is_started:
+            self._follow_strategy(is_wanting_all=not was_preloading_all)
+        self.models.configure(is_lazy_loading_enabled=self.strategy.is_lazy_loading_enabled)
+        return self.strategy
 
     async def _start_parts(self) -> None:
         self._started = []  # not those of a loop that was closed: each part clears up after that by itself
@@ -211,19 +277,34 @@ class OptimizationService:
         Where the loading strategy says so (``ondol.strategy``), it is ready only when every model has been loaded
         and has answered its warm-up call.
         """
+        statuses = self.models.statuses()
+        required = self._required(statuses) if self.strategy.is_ready_after_preload else frozenset()
         models = [
             {
                 "name": status.name,
                 "state": str(status.state),
                 "ready": status.state is ModelState.READY,
-                # What was unloaded on purpose or for room is not waited for: it has been warm once.
-                "required": self.strategy.is_ready_after_preload and status.state not in _LEFT,
+                "required": status.name in required,
                 "reason": status.reason,
+                "progress": status.progress,
+                "eta_s": status.eta_s,
             }
-            for status in self.models.statuses()
+            for status in statuses
         ]
         waiting = [model["name"] for model in models if model["required"] and not model["ready"]]
         return {"ready": self.is_started and not waiting, "waiting_for": waiting, "models": models}
+
+    def _required(self, statuses: Sequence[ModelStatus]) -> frozenset[str]:
+        """Return the names of the models that readiness waits for.
+
+        What was unloaded on purpose or for room is not among them, for it has been warm once, unless it is to be
+        loaded ahead of use again.
+        """
+        left = {status.name for status in statuses if status.state in _LEFT}
+        if left:
+            preloads = self.preloader.get_stats()
+            left -= {*preloads["queued_names"], *preloads["loading_names"]}
+        return frozenset(status.name for status in statuses if status.name not in left)
 
     def get_stats(self) -> dict[str, Any]:
         """Return the statistics of every part, and the health of the machine, as plain values."""

@@ -50,6 +50,7 @@ class Settings(NamedTuple):
     default_model: str
     model_threads: int | None
     api_key: str | None
+    admin_key: str | None
     max_text_chars: int
     max_document_chars: int
     max_batch_texts: int
@@ -57,6 +58,8 @@ class Settings(NamedTuple):
     max_body_mb: float
     max_concurrent_requests: int
     lease_timeout_s: float
+    load_timeout_s: float
+    model_idle_ttl_s: float | None
     shutdown_grace_s: float
 
     @property

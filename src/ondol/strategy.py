@@ -21,10 +21,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ondol.errors import InvalidSettingError
+from ondol.setting_specs import ENVIRONMENTS, PROFILES
+
 if TYPE_CHECKING:
     from ondol.settings import Settings
 
-__all__ = ["LoadingStrategy", "loading_strategy"]
+__all__ = ["LoadingStrategy", "loading_strategy", "switched_settings"]
 
 _NO_WAY_TO_LOAD: Final = (
     "LAZY_LOADING_ENABLED=false and PRELOAD_MODELS=false contradict each other: no model could ever be loaded. "
@@ -39,6 +42,15 @@ _ONLY_ON_USE: Final = (
     "loaded. ENABLE_BACKGROUND_PRELOADING wins: models are loaded on their first use."
 )
 
+_MEANINGS: Final = {
+    (False, False, True): "ready at once; a model loads on its first use",
+    (True, False, True): "ready at once; all models load behind it, a first use may come before",
+    (True, False, False): "ready at once; all models load behind it, a request waits for its model's load",
+    (True, True, True): "ready when all models are warm; one that went away may load again on use",
+    (True, True, False): "ready when all models are warm; none loads on use",
+}
+"""By the three fields: whether all are preloaded, whether readiness waits for it, whether a first use may load."""
+
 
 class LoadingStrategy(NamedTuple):
     """The effective meaning of the loading variables."""
@@ -51,6 +63,11 @@ class LoadingStrategy(NamedTuple):
     """Whether a first use may load a model."""
     warnings: tuple[str, ...] = ()
     """Contradictions, each with what wins."""
+
+    @property
+    def meaning(self) -> str:
+        """What it means, as the table above says it."""
+        return _MEANINGS[self.is_preloading_all, self.is_ready_after_preload, self.is_lazy_loading_enabled]
 
 
 def loading_strategy(settings: Settings) -> LoadingStrategy:
@@ -78,4 +95,34 @@ def _without_preloading(settings: Settings) -> LoadingStrategy:
         is_ready_after_preload=False,
         is_lazy_loading_enabled=True,
         warnings=tuple(warnings),
+    )
+
+
+def switched_settings(
+    settings: Settings,
+    *,
+    environment: str | None = None,
+    fast_startup: bool | None = None,
+    lazy_loading_enabled: bool | None = None,
+    preload_models: bool | None = None,
+) -> Settings:
+    """Return ``settings`` with other loading variables: those of the profile ``environment``, over them what is given.
+
+    What is ``None`` stays as it is. Nothing else of the profile is taken: the rest of the settings stay, and so does
+    the name of their environment.
+
+    Raises:
+        InvalidSettingError: there is no such profile.
+    """
+    if environment is not None and environment not in PROFILES:
+        raise InvalidSettingError([f"environment={environment!r} must be one of: {', '.join(ENVIRONMENTS)}"])
+    profile = PROFILES[environment] if environment is not None else {}
+
+    def chosen(name: str, given: bool | None) -> bool:
+        return bool(profile.get(name, getattr(settings, name))) if given is None else given
+
+    return settings._replace(
+        fast_startup=chosen("fast_startup", fast_startup),
+        lazy_loading_enabled=chosen("lazy_loading_enabled", lazy_loading_enabled),
+        preload_models=chosen("preload_models", preload_models),
     )

@@ -24,7 +24,7 @@ class FakeService:
     """Figures of a service at work; a test changes what it wants to see."""
 
     def __init__(self) -> None:
-        self.settings = SimpleNamespace(api_key=None)
+        self.settings = SimpleNamespace(api_key=None, admin_key=None)
         self.snapshots = 0
         self.is_failing = False
         self.alerts: list[dict[str, Any]] = []

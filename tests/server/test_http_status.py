@@ -31,8 +31,8 @@ KEY = "a-key-for-this-test"
 class FakeService:
     """Answers with few figures and counts how often it is asked."""
 
-    def __init__(self, api_key: str | None = None) -> None:
-        self.settings = SimpleNamespace(api_key=api_key)
+    def __init__(self, api_key: str | None = None, admin_key: str | None = None) -> None:
+        self.settings = SimpleNamespace(api_key=api_key, admin_key=admin_key)
         self.asked = 0
 
     def get_stats(self) -> dict[str, Any]:
@@ -244,9 +244,10 @@ def test_with_a_key_set_the_figures_need_it_and_the_page_does_not(headers: dict[
     assert KEY not in refused.text
 
 
-def test_with_the_right_key_the_stream_opens() -> None:
+@pytest.mark.parametrize("key", [KEY, "the admin's"])
+def test_with_the_right_key_the_stream_opens(key: str) -> None:
     async def scenario(_clock: VirtualClock) -> None:
-        stream = Stream(status_routes(FakeService(KEY)), {"Authorization": f"Bearer {KEY}"})
+        stream = Stream(status_routes(FakeService(KEY, "the admin's")), {"Authorization": f"Bearer {key}"})
         await asyncio.sleep(0.5)
         assert (stream.status, len(stream.snapshots())) == (200, 1)
         await stream.leave()

@@ -4,6 +4,7 @@ import click
 import pytest
 
 from ondol.cli.group import COMMANDS, cli
+from ondol.models.actions import ACTIONS
 
 
 def _command(name: str) -> click.Command:
@@ -15,7 +16,7 @@ def _command(name: str) -> click.Command:
 def test_the_list_is_complete() -> None:
     assert set(cli.list_commands(click.Context(cli))) == {
         *("serve", "embed", "similarity", "search", "demo"),
-        *("models", "stats", "config", "completion"),
+        *("models", "strategy", "stats", "config", "completion"),
     }
 
 
@@ -34,7 +35,7 @@ def test_help_has_examples_that_name_the_command(name: str) -> None:
     assert f"ondol {name}" in text.split("Usage:")[1].split("\n", 1)[1]
 
 
-@pytest.mark.parametrize("name", ["embed", "similarity", "search", "demo", "models", "stats", "config"])
+@pytest.mark.parametrize("name", ["embed", "similarity", "search", "demo", "models", "strategy", "stats", "config"])
 def test_every_command_that_answers_can_answer_in_json(name: str) -> None:
     assert "--json" in [option for parameter in _command(name).params for option in parameter.opts]
 
@@ -47,3 +48,15 @@ def test_every_option_is_explained(name: str) -> None:
 
 def test_an_unknown_name_has_no_command() -> None:
     assert cli.get_command(click.Context(cli), "main") is None
+
+
+def test_models_has_a_command_for_every_action_of_the_server() -> None:
+    models = _command("models")
+    assert isinstance(models, click.Group)
+    assert set(models.commands) == set(ACTIONS)
+    for name, command in models.commands.items():
+        assert command.name == name
+        options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        assert {option for parameter in options for option in parameter.opts} >= {"--json", "--url", "--timeout"}
+        assert all(option.help for option in options)
+        assert f"ondol models {name} " in command.get_help(click.Context(command, info_name=f"ondol models {name}"))

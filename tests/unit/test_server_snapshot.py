@@ -80,7 +80,30 @@ def test_a_model_has_its_figures_from_the_pool_and_its_reason_from_readiness() -
         "load_seconds": 0.5,
         "leases": 2,
         "priority": None,
+        "progress": None,
+        "eta_s": None,
+        "retry_in_s": None,
+        "last_error": "",
+        "is_pinned": False,
     }
+
+
+def test_a_model_on_its_way_has_its_progress_its_last_error_and_its_pin() -> None:
+    figures = {
+        "name": "small",
+        "state": "backoff",
+        "progress": 0.25,
+        "eta_s": 3.5,
+        "retry_in_s": 2.0,
+        "last_error": "OSError: the disk is gone",
+        "is_pinned": True,
+    }
+    readiness = {"ready": False, "models": [{"name": "small", "state": "backoff", "reason": "tried again soon"}]}
+    (model,) = snapshot(stats(models={"models": [figures]}), readiness)["models"]
+    assert (model["state"], model["progress"], model["eta_s"], model["retry_in_s"]) == ("backoff", 0.25, 3.5, 2.0)
+    assert (model["last_error"], model["is_pinned"]) == ("OSError: the disk is gone", True)
+    (model,) = snapshot(stats(models={"models": [{**figures, "progress": math.nan, "is_pinned": 1}]}), {})["models"]
+    assert (model["progress"], model["is_pinned"]) == (None, False)
 
 
 def test_a_model_that_only_one_side_knows_is_shown() -> None:

@@ -121,8 +121,9 @@ def test_an_unknown_argument_lists_the_known_ones() -> None:
         resolve(arguments={"cache_mb": 1})
 
 
-def test_secrets_are_masked_in_rows_and_in_errors() -> None:
-    rows = resolve(environ={"ONDOL_API_KEY": "hunter2"}).rows()
+@pytest.mark.parametrize("variable", ["ONDOL_API_KEY", "ONDOL_ADMIN_KEY"])
+def test_secrets_are_masked_in_rows_and_in_errors(variable: str) -> None:
+    rows = resolve(environ={variable: "hunter2"}).rows()
     assert "hunter2" not in repr(rows)
     assert {row["variable"] for row in rows} == {setting.variable for setting in SETTINGS}
 

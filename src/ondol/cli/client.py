@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from ondol.errors import ConfigurationError, ServerError, ServerUnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ondol.settings import Settings
 
 __all__ = ["ServerClient", "client_of", "server_url"]
@@ -35,8 +37,11 @@ def server_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
 
 
-def client_of(url: str | None, timeout_s: float) -> ServerClient:
+def client_of(url: str | None, timeout_s: float, *, is_admin: bool = False) -> ServerClient:
     """Return the client of the server at ``url``, or of the one that the settings describe.
+
+    It sends ``ONDOL_ADMIN_KEY``, else ``ONDOL_API_KEY``; an administrator of a server on this machine that asks for
+    neither sends the token that the server has put into ``ONDOL_DATA_DIR``.
 
     Raises:
         ConfigurationError: settings that are not allowed, or a port that only the server knows.
@@ -44,7 +49,20 @@ def client_of(url: str | None, timeout_s: float) -> ServerClient:
     from ondol.settings_reader import load_settings
 
     settings = load_settings().values
-    return ServerClient(url or server_url(settings), api_key=settings.api_key, timeout_s=timeout_s)
+    address = url or server_url(settings)
+    key = settings.admin_key or settings.api_key
+    if key is None and is_admin and urlsplit(address).hostname in _LOOPBACK:  # it is no other machine's to know
+        key = _read_token(settings)
+    return ServerClient(address, api_key=key, timeout_s=timeout_s)
+
+
+def _read_token(settings: Settings) -> str | None:
+    from ondol.server.admin_token import token_path
+
+    try:
+        return token_path(settings).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None  # the server says where it is
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -63,30 +81,40 @@ class ServerClient:
     timeout_s: float = 5.0
 
     def get(self, path: str, *, accepted: tuple[int, ...] = ()) -> dict[str, Any]:
-        """Return the JSON document at ``path``.
+        """Return the JSON document at ``path``; as ``send`` does."""
+        return self.send("GET", path, accepted=accepted)
+
+    def send(
+        self, method: str, path: str, content: Mapping[str, Any] | None = None, *, accepted: tuple[int, ...] = ()
+    ) -> dict[str, Any]:
+        """Return the JSON document that ``path`` answers.
 
         Args:
-            path: from the root, such as ``/v1/models``.
-            accepted: further statuses whose body is an answer, not an error.
+            method: of HTTP.
+            path: from the root, such as ``/v1/models``; names in it are quoted already.
+            content: sent as JSON.
+            accepted: further statuses than 200 and 202 whose body is an answer, not an error.
 
         Raises:
             ServerUnreachableError: nothing answers at the address within the time limit.
             ServerError: the answer is an error, or no JSON object.
         """
-        status, body = self._exchange(path)
+        status, body = self._exchange(method, path, content)
         try:
             document = json.loads(body, parse_constant=lambda _name: None)
         except ValueError:
             document = None
-        if status not in {200, *accepted}:
+        if status not in {200, 202, *accepted}:
             raise ServerError(_refusal(self.url + path, status, document))
         if not isinstance(document, dict):
             message = f"{self.url}{path} did not answer with the expected JSON; is that an ondol server?"
             raise ServerError(message)
         return document
 
-    def _exchange(self, path: str) -> tuple[int, bytes]:
-        request = urllib.request.Request(self.url + path, headers={"Accept": "application/json"})  # noqa: S310  # the option's check and server_url allow http and https alone
+    def _exchange(self, method: str, path: str, content: Mapping[str, Any] | None) -> tuple[int, bytes]:
+        body = None if content is None else json.dumps(content).encode("ascii")
+        headers = {"Accept": "application/json"} | ({} if body is None else {"Content-Type": "application/json"})
+        request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310  # the option's check and server_url allow http and https alone
         if self.api_key:
             request.add_unredirected_header("Authorization", f"Bearer {self.api_key}")
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
@@ -117,5 +145,11 @@ def _refusal(url: str, status: int, document: Any) -> str:
     if isinstance(document, dict):
         detail = str(document.get("detail") or document.get("title") or "")
     if status in {401, 403}:
-        return f"{url} answered {status}: {detail or 'not allowed'}; set ONDOL_API_KEY to the server's key"
+        return f"{url} answered {status}: {detail or 'not allowed'}{_key_hint(detail)}"
     return f"{url} answered {status}: {detail or http.client.responses.get(status, 'unknown status')}"
+
+
+def _key_hint(detail: str) -> str:
+    if "admin token" in detail:
+        return "; set ONDOL_ADMIN_KEY to it, or ONDOL_DATA_DIR to the server's folder"
+    return "" if "ONDOL_" in detail else "; set ONDOL_API_KEY to the server's key"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ondol.units import Percent, format_bytes, format_seconds
 
-__all__ = ["figures", "reason_beyond", "with_numbers"]
+__all__ = ["about_time", "figures", "reason_beyond", "size_of", "with_numbers"]
 
 Fields = list[tuple[str, str]]
 
@@ -37,6 +37,31 @@ def reason_beyond(state: str, reason: str) -> str:
     ('not asked for yet', 'no such file')
     """
     return reason.removeprefix(state).lstrip(",:; ")
+
+
+def about_time(progress: object, eta_s: object) -> str:
+    """Return how far something is and how long it still takes, as far as that is known.
+
+    >>> about_time(0.421, 3.14), about_time(None, 75.0), about_time(0.99, None), about_time(None, None)
+    ('42 %, 3.10 s left', '1 min 15 s left', '99 %', '')
+    """
+    parts = []
+    if isinstance(progress, (int, float)):
+        parts.append(f"{progress:.0%}".replace("%", " %"))
+    if isinstance(eta_s, (int, float)):
+        parts.append(f"{format_seconds(round(eta_s, 1))} left")
+    return ", ".join(parts)
+
+
+def size_of(size_bytes: object, *, is_known: bool) -> str:
+    """Return a size; one that is only expected is marked so.
+
+    >>> size_of(1024, is_known=True), size_of(1024, is_known=False), size_of(None, is_known=True)
+    ('1.0 KiB', '≈ 1.0 KiB', '')
+    """
+    if not isinstance(size_bytes, (int, float)):
+        return ""
+    return format_bytes(size_bytes) if is_known else f"≈ {format_bytes(size_bytes)}"
 
 
 def figures(url: str, snapshot: Mapping[str, Any], similarity: object = None) -> list[tuple[str, Fields]]:
@@ -122,6 +147,7 @@ def _model_state(model: Mapping[str, Any]) -> str:
         parts += [_bytes(model.get("size_bytes")), f"loaded in {_seconds(model.get('load_seconds'))}"]
     else:
         parts.append(reason_beyond(state, str(model.get("reason") or "")))
+        parts.append(about_time(model.get("progress"), model.get("eta_s")))
     return ", ".join(filter(None, parts))
 
 

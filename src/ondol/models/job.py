@@ -36,6 +36,7 @@ class Tools(NamedTuple):
     meter: MemoryMeter
     parting: Parting
     isolator: Isolator
+    prepare_memory: Callable[[], object] | None = None
 
 
 class Loaded:
@@ -166,12 +167,15 @@ class LoadJob:
     async def _warm_up(self, warm_up: Callable[[Any], Any], loaded: Loaded) -> None:
         try:
             await self._call(warm_up, loaded.model)
-        except (Exception, SystemExit):
-            await self._tools.parting.part_with(self.spec, loaded)
+        except (KeyboardInterrupt, GeneratorExit):
             raise
-        except asyncio.CancelledError:
-            if self.spec.isolation == "process":
+        except BaseException as exc:
+            if not isinstance(exc, asyncio.CancelledError):
+                await self._tools.parting.part_with(self.spec, loaded)
+            elif self.spec.isolation == "process":
                 loaded.model.kill(reason="its warm-up was given up")
+            elif is_async(warm_up):
+                await self._tools.parting.part_with(self.spec, loaded)
             raise
 
     async def _call(

@@ -49,6 +49,7 @@ class Loads:
         """
         spec = entry.spec
         registry = self._registry
+        self._prepare_once()
         account = registry.free_account(spec.name)
         registry.ledger.reserve(account, need_bytes)
         job = LoadJob(
@@ -59,7 +60,7 @@ class Loads:
             built_on=tuple(self._residents.ready[name] for name in spec.depends_on),
             timeout_s=spec.load_timeout_s or registry.options.load_timeout_s,
         )
-        self.jobs[spec.name] = job
+        self.jobs[spec.name] = entry.job = job
         entry.load_started_s = registry.clock.monotonic()
         entry.retry_at_s = None
         if spec.name in self._residents.ready:
@@ -69,39 +70,58 @@ class Loads:
             registry.move(entry, ModelState.LOADING, reason)
         job.task = asyncio.get_running_loop().create_task(self._load(entry, job), name=f"ondol-load-{account}")
 
+    def _prepare_once(self) -> None:
+        if not self._registry.is_memory_prepared:
+            self._registry.is_memory_prepared = True
+            if self._tools.prepare_memory is not None:
+                self._tools.prepare_memory()
+
     async def _load(self, entry: Entry, job: LoadJob) -> None:
         task = asyncio.current_task()
         try:
             if self._steering.is_closing:  # the stop came between the start of this task and its first step
-                self._given_up(entry, "its load was given up: the pool stops")
+                self._given_up(entry, job, "its load was given up: the pool stops")
                 return
             loaded = await job.bring_up(lambda: self._warming(entry))
             await self._admit(entry, job, loaded)
         except asyncio.CancelledError as exc:
             if task is not None and task.cancelling():
                 # Nobody but a stop and the end of the whole loop cancels a load: either way nothing more begins.
-                self._given_up(entry, "its load was given up: the pool stops")
+                self._given_up(entry, job, "its load was given up: the pool stops")
                 self._steering.torn_down()
                 raise
-            self._steering.failed(entry, ModelLoadError("the loader cancelled itself"), cause=exc)
+            self._failed(entry, job, ModelLoadError("the loader cancelled itself"), cause=exc)
         except LoadTimeout as exc:
             self._registry.totals.load_timeouts += 1
-            self._steering.failed(entry, exc)
-        except (Exception, SystemExit) as exc:  # noqa: BLE001  # a loader may raise anything; ``failed`` logs it
-            self._steering.failed(entry, exc)
+            self._failed(entry, job, exc)
+        except (KeyboardInterrupt, GeneratorExit):  # the loop ends, or did so long ago
+            self._steering.torn_down()
+            raise
+        except BaseException as exc:  # noqa: BLE001  # a loader may raise anything; ``failed`` logs it
+            self._failed(entry, job, exc)
         finally:
-            del self.jobs[job.spec.name]
-            entry.load_started_s = None
-            job.let_go_of_bases()
-            if self._registry.ledger.phase(job.account) is Phase.RESERVED:
-                self._registry.ledger.release(job.account)
-            self._steering.ended()
+            self._ended(entry, job)
+
+    def _ended(self, entry: Entry, job: LoadJob) -> None:
+        del self.jobs[job.spec.name]
+        if entry.job is job:
+            entry.job = entry.load_started_s = None
+        job.let_go_of_bases()
+        if self._registry.ledger.phase(job.account) is Phase.RESERVED:
+            self._registry.ledger.release(job.account)
+        self._steering.ended()
+
+    def _failed(self, entry: Entry, job: LoadJob, error: BaseException, *, cause: BaseException | None = None) -> None:
+        if entry.job is job:  # else the run it belongs to is over, and another one loads the model
+            self._steering.failed(entry, error, cause=cause)
 
     def _warming(self, entry: Entry) -> None:
         if entry.state is ModelState.LOADING:  # else a copy serves, or leaves, meanwhile
             self._registry.move(entry, ModelState.WARMING, "answers its warm-up")
 
-    def _given_up(self, entry: Entry, reason: str) -> None:
+    def _given_up(self, entry: Entry, job: LoadJob, reason: str) -> None:
+        if entry.job is not job:
+            return
         if entry.state in {ModelState.LOADING, ModelState.WARMING}:
             self._registry.move(entry, entry.idle_state, reason)
         elif entry.state is ModelState.READY:
@@ -123,12 +143,13 @@ class Loads:
                 return
             leaving = self._make_room(job, size_bytes)
             if not leaving:
-                self._outgrown(entry, size_bytes)
                 break
             await asyncio.wait(leaving)
-        else:
-            self._given_up(entry, "loaded, but no longer wanted like this")
         await self._put_away(job, loaded)
+        if self._is_outdated(entry, job):
+            self._given_up(entry, job, "loaded, but no longer wanted like this")
+        else:
+            self._outgrown(entry, job, size_bytes)
 
     def _make_room(self, job: LoadJob, size_bytes: int) -> list[asyncio.Task[None]]:
         """Let others go, or else the copy that served so far; return the unloads."""
@@ -156,7 +177,7 @@ class Loads:
         has_lost_dependency = any(ready.get(base.spec.name) is not base for base in job.built_on)
         return self._steering.is_closing or job.spec is not entry.spec or has_lost_dependency
 
-    def _outgrown(self, entry: Entry, size_bytes: int) -> None:
+    def _outgrown(self, entry: Entry, job: LoadJob, size_bytes: int) -> None:
         """Remember the real size; the load is repeated once there is that much room, but only once."""
         name = entry.spec.name
         entry.measured_bytes = size_bytes
@@ -168,7 +189,7 @@ class Loads:
             return
         entry.has_outgrown = True
         logger.warning("model %s takes %s, more than the room there is; it will wait", name, format_bytes(size_bytes))
-        self._given_up(entry, f"took {format_bytes(size_bytes)}, more than the room there was")
+        self._given_up(entry, job, f"took {format_bytes(size_bytes)}, more than the room there was")
 
     def _became_ready(self, entry: Entry, job: LoadJob, loaded: Loaded, size_bytes: int) -> None:
         registry = self._registry
@@ -196,13 +217,8 @@ class Loads:
 
     def _return_to_loading(self, entry: Entry) -> None:
         """Undo what became of the model's state when the copy that served left or crashed during the load."""
-        if entry.state in _MAY_BECOME_READY:
-            return
-        if entry.state is ModelState.QUARANTINED:
-            self._registry.move(entry, entry.idle_state, "a new copy is loaded")
-        if entry.state is not ModelState.QUEUED:
-            self._registry.move(entry, ModelState.QUEUED, "a new copy is loaded")
-        self._registry.move(entry, ModelState.LOADING, "a new copy is loaded")
+        if entry.state not in _MAY_BECOME_READY:
+            self._registry.move_back_to_loading(entry)
 
     def _watcher(self, resident: Resident) -> Callable[[ModelExit], None]:
         def exited(ended: ModelExit) -> None:

@@ -71,6 +71,7 @@ class ModelPool:
         retry: RetryPolicy | None = RetryPolicy(),  # noqa: B008  # frozen
         random: Callable[[], float] | None = None,
         estimates: EstimateStore | None = None,
+        prepare_memory: Callable[[], object] | None = None,
         release_memory: Callable[[], object] | None = None,
     ) -> None:
         """Make a pool; it starts nothing.
@@ -91,6 +92,7 @@ class ModelPool:
             retry: when a load that failed is tried again; ``None``: only by the next request.
             random: returns numbers from 0 to 1, for the jitter of retries; ``random.random`` when not given.
             estimates: where learnt sizes and load times outlive the process.
+            prepare_memory: called once, before the first load.
             release_memory: hands free memory back to the system after an unload; called in a thread.
 
         Raises:
@@ -110,7 +112,8 @@ class ModelPool:
         self._stop_grace_s = stop_grace_s
         self._meter = MemoryMeter(memory_probe)
         self._isolator = Isolator()
-        self._tools = Tools(self._registry.clock, self._meter, Parting(self._meter, release_memory), self._isolator)
+        parting = Parting(self._meter, release_memory)
+        self._tools = Tools(self._registry.clock, self._meter, parting, self._isolator, prepare_memory)
         self._random = random
         self._memory = EstimateKeeper(self._registry, estimates)
         self._run: PoolRun | None = None

@@ -43,16 +43,19 @@ class Registry:
     __slots__ = (
         "_accounts",
         "_book",
+        "_has_abandoned",
         "alive",
         "clock",
         "entries",
         "expected",
         "graph",
         "has_unloaded",
+        "is_memory_prepared",
         "ledger",
         "listeners",
         "lock",
         "needed_by",
+        "on_ended",
         "on_learnt",
         "options",
         "recorder",
@@ -71,11 +74,15 @@ class Registry:
         self.needed_by: dict[str, tuple[str, ...]] = {}
         self.expected: frozenset[str] = frozenset()
         self.has_unloaded = False
+        self.is_memory_prepared = False
         self.alive: dict[str, Resident] = {}
         """Every copy of a model in memory by its account, those that leave included."""
         self.on_learnt: Callable[[], None] = lambda: None
         """Called when a load has measured something."""
+        self.on_ended: Callable[[], None] = lambda: None
+        """Called when a load or an unload has ended, also one of an earlier run: there may be room."""
         self._accounts = 0
+        self._has_abandoned = False
         self._book = EstimateBook()
         self.lock = threading.RLock()
         self.listeners: tuple[Listener, ...] = ()
@@ -157,15 +164,16 @@ class Registry:
         return [entry.spec.name for entry in members if entry is not None and entry.state in final]
 
     def free_account(self, name: str) -> str:
-        """Return a name under which the bytes of a new copy are booked: the model's own unless a copy has it."""
-        if name not in self.alive and self.ledger.phase(name) is None:
+        """Return a name under which the bytes of a new copy are booked: the model's own unless a copy has or had it."""
+        if not self._has_abandoned and name not in self.alive and self.ledger.phase(name) is None:
             return name
         self._accounts += 1
         return f"{name}#{self._accounts}"
 
     def abandon(self, reason: str) -> list[Resident]:
-        """Make all models idle, whatever they are, and return every copy that was in memory."""
-        left_behind = list(self.alive.values())
+        """Make all models idle, whatever they are, and return every copy in memory whose unload had not begun."""
+        self._has_abandoned = True  # what is left of the old tasks may still give bytes back, under the old names
+        left_behind = [resident for resident in self.alive.values() if not resident.is_parting]
         self.alive.clear()
         self.ledger.clear()
         for resident in left_behind:
@@ -175,9 +183,11 @@ class Registry:
         return left_behind
 
     def forgive_all(self) -> None:
-        """End every quarantine: a new start tries everything anew."""
+        """End every quarantine: a new start tries everything anew, also what an earlier run did not get rid of."""
         for entry in self.snapshot():
             entry.forgive()
+            if entry.job is not None or entry.resident is not None:
+                entry.reset("an unload or a load of the run before does not end", self.clock.monotonic())
             if entry.state is ModelState.QUARANTINED:
                 self.move(entry, entry.idle_state, "the pool was started anew; not asked for")
 
@@ -286,6 +296,15 @@ class Registry:
     def move(self, entry: Entry, state: ModelState, reason: str) -> None:
         """Let a model enter ``state`` now."""
         entry.move(state, reason, self.clock.monotonic())
+
+    def move_back_to_loading(self, entry: Entry) -> None:
+        """Let a model be what it is when the copy that served left or crashed while another one is loaded."""
+        reason = "a new copy is loaded"
+        if entry.state is ModelState.QUARANTINED:
+            self.move(entry, entry.idle_state, reason)
+        if entry.state is not ModelState.QUEUED:
+            self.move(entry, ModelState.QUEUED, reason)
+        self.move(entry, ModelState.LOADING, reason)
 
     def record(self, name: str, value: float, unit: str, model: str) -> None:
         """Hand a measurement on; a recorder that fails is logged and counted, and disturbs nobody."""

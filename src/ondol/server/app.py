@@ -21,22 +21,24 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from ondol.server.admin_token import AdminToken
     from ondol.server.ports import Engine, Service
 
 __all__ = ["create_app"]
 
 
-def create_app(service: Service, engine: Engine) -> Starlette:
+def create_app(service: Service, engine: Engine, *, admin_token: AdminToken | None = None) -> Starlette:
     """Return the application over ``service`` and ``engine``; its lifespan starts and stops both.
 
     Args:
         service: the runtime.
         engine: embeds, compares, stores and searches, on the runtime's models and cache.
+        admin_token: opens the actions on models where the settings hold no key; without one they are closed then.
     """
     routes = [*api_routes(), *status_routes(service)]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(RequestMiddleware, service=service)],
+        middleware=[Middleware(RequestMiddleware, service=service, admin_token=admin_token)],
         exception_handlers={HTTPException: _http_problem},
         lifespan=_lifespan(service, engine),
     )
@@ -45,12 +47,13 @@ def create_app(service: Service, engine: Engine) -> Starlette:
     app.state.created_at_s = time.time()
     app.state.is_draining = False
     app.state.exporter = None  # made by the first /metrics
+    app.state.operations = None  # made by the first action on a model
     return app
 
 
 def _lifespan(service: Service, engine: Engine) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         # Both return at once: models go on loading behind them, and /readyz tells when they are there.
         await service.start()
         try:
@@ -58,11 +61,18 @@ def _lifespan(service: Service, engine: Engine) -> Callable[[Starlette], Abstrac
             try:
                 yield
             finally:
+                await _close_operations(app)
                 await engine.stop()
         finally:
             await service.stop()
 
     return lifespan
+
+
+async def _close_operations(app: Starlette) -> None:
+    operations, app.state.operations = app.state.operations, None
+    if operations is not None:
+        await operations.close()
 
 
 async def _http_problem(request: Request, exc: Exception) -> Response:

@@ -18,6 +18,7 @@ __all__ = ["livez", "readyz"]
 
 _ALIVE = b'{"status":"alive"}'
 _NO_STORE = {"Cache-Control": "no-store"}
+_SHOWN = ("name", "state", "ready", "reason", "progress", "eta_s")
 
 
 async def livez(_request: Request) -> Response:
@@ -29,7 +30,7 @@ async def readyz(request: Request) -> Response:
     """Answer 200 when requests may be sent (with ``?model=``: when that model is in memory and warm), else 503."""
     service: Service = request.app.state.service
     report = service.readiness()
-    models = [{name: model[name] for name in ("name", "state", "ready", "reason")} for model in report["models"]]
+    models = [{name: model[name] for name in _SHOWN} for model in report["models"]]
     is_ready = bool(report["ready"]) and not request.app.state.is_draining
     wanted = request.query_params.get("model")
     if wanted is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from ondol.server.admin_token import AdminToken
     from ondol.server.ports import Service
 
 __all__ = ["REQUEST_METRIC", "RequestMiddleware"]
@@ -22,7 +23,7 @@ access_logger = logging.getLogger("ondol.server.access")
 REQUEST_METRIC: Final = "http.request_seconds"
 """Name of the metric that holds the duration of every request, labelled with route, method and status."""
 
-_ALWAYS_ANSWERED: Final = frozenset({"/livez", "/readyz", "/metrics"})
+_ALWAYS_ANSWERED: Final = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OWN_ID: Final = rb"[A-Za-z0-9._:-]{1,128}\Z"
 _CLIENT_GONE: Final = 499
@@ -33,7 +34,7 @@ class RequestMiddleware:
     """The outermost layer of the app, plain ASGI.
 
     - gives each request an id (or takes the caller's ``X-Request-ID``) and sends it back;
-    - asks for the API key under ``/v1`` when one is set; when none is, refuses names that are not this server's;
+    - asks for the keys, and where none is set refuses names that are not this server's (``ondol.server.auth``);
     - answers 503 when more requests than allowed are under way; health and metrics are always answered;
     - turns every exception into a problem document; what has no other row in the table becomes a logged 500;
     - records the duration and writes the access log.
@@ -41,10 +42,11 @@ class RequestMiddleware:
     An event stream counts as answered when it begins: it neither holds a place nor distorts the durations.
     """
 
-    def __init__(self, app: ASGIApp, *, service: Service) -> None:
-        """Wrap ``app``, which serves ``service``."""
+    def __init__(self, app: ASGIApp, *, service: Service, admin_token: AdminToken | None = None) -> None:
+        """Wrap ``app``, which serves ``service``; ``admin_token`` opens the actions on models where no key is set."""
         self._app = app
         self._service = service
+        self._admin_token = admin_token
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,12 +101,9 @@ class RequestMiddleware:
 
             detail = f"{settings.max_concurrent_requests} requests are under way already; try again shortly"
             raise OverloadedError(detail)
-        from ondol.server.auth import check_host, check_key, is_protected
+        from ondol.server.auth import check_request
 
-        if settings.api_key is None:
-            check_host(scope["headers"], settings.host)
-        elif is_protected(path):
-            check_key(scope["headers"], settings.api_key)
+        check_request(scope["method"], path, scope["headers"], settings, self._admin_token)
 
     def _finish(self, exchange: _Exchange) -> None:
         if exchange.is_finished:

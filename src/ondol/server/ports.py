@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ondol.models.actions import Controllable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ondol.models import ModelStatus
+    from ondol.models.status import ModelStatus
     from ondol.monitor import MetricSnapshot
     from ondol.recorder import Recorder
     from ondol.settings import Settings
     from ondol.similarity.embedders import EmbedderInfo
     from ondol.similarity.records import EmbeddingBatch, NewDocument, PairScore, SearchHit, StoredDocument
+    from ondol.strategy import LoadingStrategy
 
 __all__ = ["Engine", "Monitor", "Pool", "Service"]
 
@@ -30,8 +33,8 @@ class Monitor(Protocol):
         ...
 
 
-class Pool(Protocol):
-    """Knows the state of the models."""
+class Pool(Controllable, Protocol):
+    """Knows the state of the models, and changes it."""
 
     def statuses(self) -> list[ModelStatus]:
         """Return the state of every registered model."""
@@ -44,6 +47,11 @@ class Service(Protocol):
     @property
     def settings(self) -> Settings:
         """The settings it runs with."""
+        ...
+
+    @property
+    def strategy(self) -> LoadingStrategy:
+        """What the loading variables mean together."""
         ...
 
     @property
@@ -62,6 +70,17 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Stop it."""
+        ...
+
+    def switch_strategy(
+        self,
+        *,
+        environment: str | None = None,
+        fast_startup: bool | None = None,
+        lazy_loading_enabled: bool | None = None,
+        preload_models: bool | None = None,
+    ) -> LoadingStrategy:
+        """Change the loading variables; return what they mean now."""
         ...
 
     def readiness(self) -> dict[str, Any]:

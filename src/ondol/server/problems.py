@@ -1,7 +1,7 @@
 """adapter: every error that can reach a client, as an RFC 9457 problem document.
 
 ``PROBLEMS`` is the one table from error classes to status, code and title. Handlers raise; the request middleware
-asks :func:`problem_response` for the answer.
+asks :func:`problem_response` for the answer. Under ``/v2`` it is ``{"error": text}``, as the protocol there has it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ondol import errors
+from ondol.models.actions import TooManyOperationsError, UnknownOperationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,6 +129,7 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
     UnauthorizedError: ProblemType(401, "unauthorized", "The API key is missing or wrong"),
     errors.UnknownModelError: ProblemType(404, "unknown-model", "There is no model of that name"),
     errors.UnknownDocumentError: ProblemType(404, "unknown-document", "There is no document of that id"),
+    UnknownOperationError: ProblemType(404, "unknown-operation", "There is no operation of that id"),
     BodyTooLargeError: ProblemType(413, "body-too-large", "The body is too large"),
     MediaTypeError: ProblemType(415, "unsupported-media-type", "The body's type is not supported"),
     MisdirectedError: ProblemType(421, "unknown-host", "The request was meant for another host"),
@@ -135,9 +137,15 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
     errors.InvalidTextError: ProblemType(422, "invalid-text", "A text cannot be analysed"),
     errors.MissingExtraError: ProblemType(422, "model-not-installed", "The model's package is not installed"),
     OverloadedError: ProblemType(503, "overloaded", "The server is busy", is_retryable=True),
+    TooManyOperationsError: ProblemType(
+        503, "too-many-operations", "Too many operations are running", is_retryable=True
+    ),
     errors.LifecycleError: ProblemType(503, "not-running", "The server is starting or stopping", is_retryable=True),
     errors.LeaseTimeoutError: ProblemType(503, "model-busy", "The model did not become free", is_retryable=True),
     errors.ModelBudgetError: ProblemType(503, "model-too-large", "The model does not fit into memory"),
+    errors.ModelQuarantinedError: ProblemType(503, "model-quarantined", "The model is quarantined"),
+    errors.ModelCrashedError: ProblemType(503, "model-crashed", "The model's process ended"),
+    errors.ModelCallTimeoutError: ProblemType(503, "model-timeout", "The model took too long"),
     errors.ModelError: ProblemType(503, "model-unavailable", "The model is not available"),
     errors.StoreUnavailableError: ProblemType(503, "store-unavailable", "The document store is not available"),
     Exception: _INTERNAL,
@@ -185,7 +193,7 @@ def _field_errors(exc: Exception) -> Sequence[FieldError]:
         return [FieldError("model", str(exc), allowed=exc.known)]
     if isinstance(exc, errors.MissingExtraError):
         return [FieldError("model", str(exc))]
-    if isinstance(exc, errors.UnknownDocumentError):
+    if isinstance(exc, (errors.UnknownDocumentError, UnknownOperationError)):
         return [FieldError("id", str(exc))]
     return []
 
@@ -197,6 +205,9 @@ def _shown(text: str) -> str:
 def _response(
     kind: ProblemType, detail: str, scope: Scope, headers: Mapping[str, str], field_errors: Sequence[FieldError]
 ) -> Response:
+    headers = {"Cache-Control": "no-store", **headers}
+    if _is_of_oip(scope):
+        return Response(json.dumps({"error": detail}).encode("ascii"), kind.status, headers, "application/json")
     error_documents = [error.document() for error in field_errors]
     document = {
         "type": kind.type,
@@ -217,4 +228,10 @@ def _response(
     }
     # ASCII with escapes: a path or a message may hold what UTF-8 cannot encode (a lone surrogate).
     body = json.dumps(document, ensure_ascii=True).encode("ascii")
-    return Response(body, kind.status, {"Cache-Control": "no-store", **headers}, MEDIA_TYPE)
+    return Response(body, kind.status, headers, MEDIA_TYPE)
+
+
+def _is_of_oip(scope: Scope) -> bool:
+    """Tell whether the path is the Open Inference Protocol's, which has its own form of errors."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path == "/v2" or path.startswith("/v2/")

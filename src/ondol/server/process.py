@@ -16,6 +16,7 @@ import uvicorn
 
 from ondol.errors import ConfigurationError, UnknownModelError
 from ondol.monitor.logs import LogPipeline
+from ondol.server.admin_token import AdminToken, token_path
 from ondol.server.app import create_app
 from ondol.server.late_engine import LateEngine
 from ondol.server.status import close_streams
@@ -49,13 +50,20 @@ def run_server(listener: socket.socket, settings: Settings, greeting: str) -> in
     Raises:
         ConfigurationError: the default model is not known or not installed.
     """
-    app = create_app(*_make_runtime(settings))
+    token = None
+    if settings.admin_key is None and settings.api_key is None:
+        token = AdminToken(token_path(settings))
+    app = create_app(*_make_runtime(settings), admin_token=token)
     logs = LogPipeline()
     logging.getLogger("uvicorn.error").addFilter(_is_no_cut_off)
     try:
         logs.start(settings.log_dir, settings.log_level, console=True)
+        if token is not None:
+            token.write()
         return _serve(_Server(_uvicorn_config(app, settings), app, greeting), listener, settings, logs)
     finally:
+        if token is not None:
+            token.remove()
         logs.stop()
 
 
@@ -66,7 +74,7 @@ def _is_no_cut_off(record: logging.LogRecord) -> bool:
 
 
 def _make_runtime(settings: Settings) -> tuple[OptimizationService, LateEngine]:
-    service = OptimizationService(settings)
+    service = OptimizationService(settings, is_memory_kept=True)
     try:
         specs = embedder_specs(settings)
     except UnknownModelError as exc:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Route
 
 from ondol.server.health import livez, readyz
+from ondol.server.late_routes import LateRoutes
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,6 +24,13 @@ def api_routes() -> list[BaseRoute]:
     return [
         Route("/livez", livez, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
+        LateRoutes(("/metrics", "/openapi.json", "/docs", "/v1/"), _text_routes),
+        LateRoutes(("/v1/models/", "/v1/operations", "/v1/strategy", "/v2"), _control_routes),
+    ]
+
+
+def _text_routes() -> list[BaseRoute]:
+    return [
         Route("/metrics", _metrics, methods=["GET"]),
         Route("/openapi.json", _openapi, methods=["GET"]),
         Route("/docs", _docs_page, methods=["GET"], include_in_schema=False),
@@ -33,9 +41,14 @@ def api_routes() -> list[BaseRoute]:
         Route("/v1/documents/{document_id}", _document, methods=["GET", "DELETE"]),
         Route("/v1/search", _search, methods=["POST"]),
         Route("/v1/models", _models, methods=["GET"]),
-        Route("/v1/models/{model:path}", _model, methods=["GET"]),
         Route("/v1/stats", _stats, methods=["GET"]),
     ]
+
+
+def _control_routes() -> list[BaseRoute]:
+    from ondol.server.control_routes import control_routes
+
+    return control_routes()
 
 
 async def _metrics(request: Request) -> Response:
@@ -96,12 +109,6 @@ async def _models(request: Request) -> Response:
     from ondol.server.models import list_models
 
     return await list_models(request)
-
-
-async def _model(request: Request) -> Response:
-    from ondol.server.models import get_model
-
-    return await get_model(request)
 
 
 async def _stats(request: Request) -> Response:

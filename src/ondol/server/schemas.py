@@ -19,13 +19,9 @@ __all__ = [
     "EmbeddingsRequest",
     "EmbeddingsResponse",
     "Liveness",
-    "ModelCard",
-    "ModelList",
-    "ModelReadiness",
     "OpenAIError",
     "Problem",
     "ProblemField",
-    "Readiness",
     "SearchRequest",
     "SearchResponse",
     "SearchResult",
@@ -223,50 +219,10 @@ class SearchResponse(msgspec.Struct, kw_only=True):
     results: list[SearchResult]
 
 
-class ModelCard(msgspec.Struct, kw_only=True):
-    """An embedding model, in OpenAI's form with its state beside."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: Annotated[int, Meta(description="When this server started to offer it, in seconds since 1970.")]
-    owned_by: Annotated[str, Meta(description="The package that brings it.")]
-    description: str
-    dimension: Annotated[int, Meta(description="Numbers in a vector.")]
-    max_batch: Annotated[int, Meta(description="Texts computed at once; requests may hold more.")]
-    is_installed: bool
-    is_default: bool
-    state: Annotated[str, Meta(description="State of the model in memory.", examples=["registered", "ready"])]
-    ready: Annotated[bool, Meta(description="Whether it answers without loading first.")]
-    reason: Annotated[str, Meta(description="Why it is in that state.")]
-
-
-class ModelList(msgspec.Struct, kw_only=True):
-    """Every model that is known here."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
 class Liveness(msgspec.Struct, kw_only=True):
     """The process answers."""
 
     status: Literal["alive"] = "alive"
-
-
-class ModelReadiness(msgspec.Struct, kw_only=True):
-    """Whether one model is ready."""
-
-    name: str
-    state: str
-    ready: bool
-    reason: str
-
-
-class Readiness(msgspec.Struct, kw_only=True):
-    """Whether requests may be sent, and the state of each model."""
-
-    ready: bool
-    models: list[ModelReadiness]
 
 
 class ProblemField(msgspec.Struct, kw_only=True, omit_defaults=True):

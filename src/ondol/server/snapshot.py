@@ -21,7 +21,7 @@ MAX_RATE_GAP_S: Final = 10.0
 MAX_DECISIONS: Final = 8
 """Most tuning decisions shown, newest first."""
 
-_MODEL_FIELDS: Final = ("size_bytes", "load_seconds", "leases", "priority")
+_MODEL_FIELDS: Final = ("size_bytes", "load_seconds", "leases", "priority", "progress", "eta_s", "retry_in_s")
 
 
 def snapshot(
@@ -99,6 +99,8 @@ def _model(name: str, figures: Mapping[str, Any], report: Mapping[str, Any]) -> 
         "state": state,
         "is_ready": report.get("ready") is True or state == "ready",
         "reason": _text(report.get("reason") or figures.get("reason")),
+        "last_error": _text(figures.get("last_error")),
+        "is_pinned": figures.get("is_pinned") is True,
         **_pick(figures, *_MODEL_FIELDS),
     }
 

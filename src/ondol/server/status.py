@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
     from starlette.types import Message, Receive, Scope, Send
 
+    from ondol.server.auth import HasKeys
+
 __all__ = ["EventsEndpoint", "StatusSource", "close_streams", "status_routes"]
 
 _STATIC_FOLDER: Final = Path(__file__).with_name("static")
@@ -40,17 +42,12 @@ _STREAM_HEADERS: Final = (
 )
 
 
-class _HasApiKey(Protocol):
-    @property
-    def api_key(self) -> str | None: ...
-
-
 class StatusSource(Protocol):
     """What the status page needs of the service."""
 
     @property
-    def settings(self) -> _HasApiKey:
-        """The settings, for the API key."""
+    def settings(self) -> HasKeys:
+        """The settings, for the keys."""
         ...
 
     def get_stats(self) -> dict[str, Any]:
@@ -113,14 +110,12 @@ class EventsEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one viewer: the stream, or 401 without the right key, or 503 when no more viewers are taken."""
         # What only a visited page needs is imported by the first visit.
-        from ondol.server.auth import check_key
+        from ondol.server.auth import api_keys, check_key
         from ondol.server.problems import RequestError, problem_response
 
         start: Message = {"type": "http.response.start", "status": 200, "headers": list(_STREAM_HEADERS)}
-        api_key = self._service.settings.api_key
         try:
-            if api_key is not None:
-                check_key(scope["headers"], api_key)
+            check_key(scope["headers"], api_keys(self._service.settings))
             if scope["method"] == "HEAD":
                 await send(start)
                 await send({"type": "http.response.body", "body": b""})

@@ -8,7 +8,7 @@ const STALE_AFTER_S = 5;
 const SVG = "http://www.w3.org/2000/svg";
 const TONES = {
   ready: "good", normal: "good", loading: "warn", warming: "warn", queued: "warn", draining: "warn",
-  recovering: "warn", pressure: "bad", failed: "bad", blocked: "bad",
+  recovering: "warn", backoff: "warn", pressure: "bad", failed: "bad", quarantined: "bad", blocked: "bad",
 };
 const MOVING = new Set(["loading", "warming", "draining", "recovering"]);
 
@@ -145,15 +145,38 @@ function renderTiles(s) {
     : [texts.noRequests]);
 }
 
+/** The state of a model; while it is on its way also how far it is, and how long it still takes. */
+function stateOf(model) {
+  const isOnItsWay = typeof model.progress === "number" && model.progress < 1;
+  const percent = format.percent(isOnItsWay ? 100 * model.progress : null);
+  const soon = (seconds) => format.seconds(Math.max(0.1, Math.round(seconds * 10) / 10));
+  const notes = isOnItsWay ? [percent] : [];
+  if (typeof model.retry_in_s === "number") notes.push(texts.retryIn(soon(model.retry_in_s)));
+  else if (typeof model.eta_s === "number") notes.push(texts.timeLeft(soon(model.eta_s)));
+  return [
+    pill(model.state, texts[`state_${model.state}`] ?? model.state),
+    ...(isOnItsWay ? [element("progress", { max: 1, value: model.progress, "aria-label": texts.progressOf(model.name, percent) })] : []),
+    ...(notes.length ? [element("span", { class: "note", text: notes.join(" · ") })] : []),
+  ];
+}
+
+function reasonOf(model) {
+  const isNew = model.last_error && !model.reason.includes(model.last_error);
+  return [
+    element("span", { lang: "en", text: model.reason }),
+    ...(isNew ? [element("span", { class: "last", children: [element("b", { text: texts.lastError }), element("span", { lang: "en", text: ` ${model.last_error}` })] })] : []),
+  ];
+}
+
 function renderModels(s) {
   const cell = (head, text, name) => element("td", { "data-head": head, class: name, text });
   // Before a model is loaded, size and load time are what it is expected to take.
   const about = (model, text) => (model.is_ready || text === DASH ? text : `≈\u00a0${text}`);
   fill($("model-rows"), s.models.map((model) => element("tr", {
     children: [
-      element("th", { scope: "row", text: model.name }),
-      element("td", { children: [pill(model.state, texts[`state_${model.state}`] ?? model.state)] }),
-      element("td", { class: "why", lang: "en", text: model.reason }),
+      element("th", { scope: "row", children: [model.name, ...(model.is_pinned ? [" ", element("span", { class: "badge", text: texts.pinned })] : [])] }),
+      element("td", { class: "state", children: stateOf(model) }),
+      element("td", { class: "why", children: reasonOf(model) }),
       cell(texts.inUse, format.count(model.leases), "n"),
       cell(texts.size, about(model, format.bytes(model.size_bytes)), "n"),
       cell(texts.loadTime, about(model, format.seconds(model.load_seconds)), "n"),
