@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondol.errors import ConfigurationError, MissingExtraError, ModelBudgetError, ModelLoadError
+from ondol.errors import ConfigurationError, MissingExtraError, ModelBudgetError, ModelLoadError, RemoteModelError
 from ondol.models import RetryPolicy
 from ondol.models.estimates import Estimate, EstimateBook, learnt_seconds
 from ondol.models.progress import eta_s, progress, remaining_s
@@ -49,6 +49,11 @@ def test_what_no_retry_heals_is_seen_through_wrappers() -> None:
     assert is_hopeless(ModelBudgetError("too large"))
     assert is_hopeless(MissingExtraError("onnxruntime", "onnx", "loading"))
     assert not is_hopeless(OSError("disk"))
+    elsewhere = ModelLoadError("the isolated model could not be loaded")
+    elsewhere.__cause__ = RemoteModelError("no", type_name="builtins.ModuleNotFoundError", remote_traceback="")
+    assert is_hopeless(elsewhere)
+    elsewhere.__cause__ = RemoteModelError("no", type_name="builtins.OSError", remote_traceback="")
+    assert not is_hopeless(elsewhere)
     circle = RuntimeError("a")
     circle.__cause__ = circle
     assert not is_hopeless(circle)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ondol.errors import LifecycleError, ModelError
 from ondol.models.loader import call
 
 if TYPE_CHECKING:
@@ -63,8 +64,16 @@ class Isolator:
 
 
 async def own_bytes(model: IsolatedModel) -> int | None:
-    """Return what the model's process adds to the machine's memory, ``None`` when it cannot be read."""
+    """Return what the model's process adds to the machine's memory, ``None`` when it cannot be read.
+
+    A model that states its size (``size_bytes``) may have weights that come into memory only with their use: then the
+    larger of the two counts.
+    """
+    found_bytes = 0
     with contextlib.suppress(OSError):
-        found: Any = await call(model.pss_bytes, name=f"{model.name}-memory")
-        return int(found) or None
-    return None
+        found_bytes = int(await call(model.pss_bytes, name=f"{model.name}-memory"))
+    with contextlib.suppress(ModelError, LifecycleError):  # most models say nothing; one that crashed is seen elsewhere
+        stated = await model.read("size_bytes")
+        if isinstance(stated, int) and not isinstance(stated, bool):
+            found_bytes = max(found_bytes, stated)
+    return found_bytes or None

@@ -6,11 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from ondol.errors import ConfigurationError, MissingExtraError, ModelBudgetError
+from ondol.errors import ConfigurationError, MissingExtraError, ModelBudgetError, RemoteModelError
 
 __all__ = ["RetryPolicy", "is_hopeless"]
 
 _HOPELESS: Final = (ConfigurationError, MissingExtraError, ModelBudgetError, ImportError, SyntaxError)
+_HOPELESS_ELSEWHERE: Final = frozenset(
+    {
+        "builtins.ImportError",
+        "builtins.ModuleNotFoundError",
+        "builtins.SyntaxError",
+        "ondol.errors.ConfigurationError",
+        "ondol.errors.InvalidSettingError",
+        "ondol.errors.MissingExtraError",
+    }
+)
+"""The same, as the process of an isolated model names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,8 @@ def is_hopeless(error: BaseException) -> bool:
     seen: BaseException | None = error
     for _ in range(8):  # loaders wrap what went wrong
         if isinstance(seen, _HOPELESS):
+            return True
+        if isinstance(seen, RemoteModelError) and seen.type_name in _HOPELESS_ELSEWHERE:
             return True
         seen = seen.__cause__ if seen is not None else None
     return False

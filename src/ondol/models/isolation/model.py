@@ -165,12 +165,12 @@ class IsolatedModel:
     @property
     def is_alive(self) -> bool:
         """Whether its process runs."""
-        return not self._process.ended.done()
+        return self._process.exit is None
 
     @property
     def exit(self) -> ModelExit | None:
         """How its process ended, ``None`` while it runs."""
-        return self._process.ended.result() if self._process.ended.done() else None
+        return self._process.exit
 
     def memory(self) -> ProcessMemory:
         """Return the memory of its process; zeros when it has ended. Takes the kernel about a millisecond."""
@@ -235,11 +235,11 @@ async def _wait_ended(process: ChildProcess, timeout_s: float) -> bool:
 def _announce(process: ChildProcess, on_exit: Callable[[ModelExit], None]) -> None:
     loop = asyncio.get_running_loop()
 
-    def pass_on(future: Future[ModelExit]) -> None:
+    def pass_on(ended: ModelExit) -> None:
         with contextlib.suppress(RuntimeError):  # that loop is closed: nobody is left to be told
-            loop.call_soon_threadsafe(on_exit, future.result())
+            loop.call_soon_threadsafe(on_exit, ended)
 
-    process.ended.add_done_callback(pass_on)
+    process.when_exited(pass_on)
 
 
 def _load_error(name: str, exc: Exception, start_timeout_s: float) -> ModelLoadError:

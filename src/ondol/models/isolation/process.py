@@ -33,6 +33,8 @@ from ondol.models.isolation.wire import receive, send
 from ondol.units import format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ondol.clock import Clock
     from ondol.models.isolation.server import ForkServer
 
@@ -77,6 +79,8 @@ class ChildProcess:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._exit: ModelExit | None = None
+        self._exit_callbacks: list[Callable[[ModelExit], None]] = []
+        self._is_exit_told = False
         self._has_exited = threading.Event()
         self._is_finishing = False
         self._reason = ""
@@ -263,13 +267,35 @@ class ChildProcess:
 
     def _await_exit(self) -> ModelExit:
         self._has_exited.wait(_REPORT_GRACE_S)
-        with self._lock:
-            if self._exit is None:
-                self._exit = self._make_exit(None, ())
-            return self._exit
+        return self._exit or self._note_exit(None, ())
 
-    def _make_exit(self, code: int | None, tail: tuple[str, ...]) -> ModelExit:
-        return ModelExit.of(self.name, code, is_expected=self._is_finishing, reason=self._reason, stderr_tail=tail)
+    @property
+    def exit(self) -> ModelExit | None:
+        """How it ended, ``None`` while it runs. Its threads and pipes may still be there: see ``ended``."""
+        return self._exit
+
+    def when_exited(self, callback: Callable[[ModelExit], None]) -> None:
+        """Have ``callback`` called once in any thread, before anybody gets an error because of that end.
+
+        So whoever hands the model out knows of it before the caller that meets it can ask for another one.
+        """
+        with self._lock:
+            if not self._is_exit_told:
+                self._exit_callbacks.append(callback)
+                return
+        callback(self._await_exit())
+
+    def _note_exit(self, code: int | None, tail: tuple[str, ...]) -> ModelExit:
+        with self._lock:
+            reason, is_expected = self._reason, self._is_finishing
+            ended = ModelExit.of(self.name, code, is_expected=is_expected, reason=reason, stderr_tail=tail)
+            callbacks, self._exit_callbacks = self._exit_callbacks, []
+            self._is_exit_told = True
+        for callback in callbacks:
+            callback(ended)
+        with self._lock:
+            self._exit = self._exit or ended
+            return self._exit
 
     def _fail_rest(self) -> None:
         """End the wait of those whose request was not sent; nobody is added any more."""
@@ -286,10 +312,8 @@ class ChildProcess:
         for reader in readers:
             reader.close()
         os.close(report)
+        ended = self._note_exit(code, tuple(readers[1].tail))
         with self._lock:
-            if self._exit is None:
-                self._exit = self._make_exit(code, tuple(readers[1].tail))
-            ended = self._exit
             if self._link is not None:
                 with contextlib.suppress(OSError):
                     self._link.shutdown(socket.SHUT_RDWR)  # wakes the link thread up
