@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from ondol.models.isolation.codec import MalformedMessageError, decode, encode
-from ondol.models.isolation.wire import INLINE_LIMIT_BYTES, receive, send
+from ondol.models.isolation.wire import INLINE_LIMIT_BYTES, Link
 
 KEYS = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
 LEAVES = (
@@ -88,9 +88,9 @@ def test_buffers_of_all_sizes_cross_a_socket(lengths: list[int]) -> None:
     value = [np.full(length, index, np.uint8) for index, length in enumerate(lengths)]
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        sender = threading.Thread(target=lambda: send(ours, encode([value, math.pi])))
+        sender = threading.Thread(target=lambda: Link(ours).send(encode([value, math.pi])))
         sender.start()
-        result, pi = receive(theirs)
+        result, pi = Link(theirs).receive()
         sender.join()
     assert pi == math.pi
     assert [array.tobytes() for array in result] == [array.tobytes() for array in value]

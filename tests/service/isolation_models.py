@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-WEIGHT = 3
+from ondol.errors import UnencodableValueError
 
 
 class Model:
@@ -37,14 +39,18 @@ class Model:
     def scaled(self, array: np.ndarray[Any, Any]) -> Any:
         return array * self.scale
 
+    def zeros(self, count: int) -> Any:
+        return np.zeros(count)
+
     def note(self, text: str) -> list[str]:
         self.log.append(text)
         return self.log
 
     def wait_for_pipe(self, path: str, text: str) -> str:
         """Say through a FIFO that the call runs, then wait in the second until it is let go."""
-        Path(path + ".running").write_text(text, encoding="utf-8")
-        answer = Path(path + ".go").read_text(encoding="utf-8")
+        Path(path + ".running").write_text(text + "\n", encoding="utf-8")
+        with Path(path + ".go").open(encoding="utf-8") as go:
+            answer = go.readline().strip()
         self.log.append(text)
         return answer
 
@@ -57,6 +63,17 @@ class Model:
 
     def fail_badly(self) -> None:
         raise _NoTextError
+
+    def fail_with_text_of_a_class(self, length: int) -> None:
+        raise _OwnTextError(length)
+
+    def fail_like_the_codec(self) -> None:
+        raise UnencodableValueError("the model itself says so")
+
+    async def fail_by_cancellation(self) -> None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        task.cancel()
+        await task
 
     def unencodable(self) -> object:
         return {"model": self}
@@ -92,8 +109,40 @@ class Model:
                 os.write(descriptor, b"\0" * 4096)
         threading.Event().wait()
 
-    def ignore_terminate(self) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    def flood(self, lines: int) -> int:
+        for _ in range(lines):
+            sys.stderr.write("y" * 4000 + "\n")
+        return lines
+
+    def use_up_descriptors(self) -> None:
+        """Leave this process no descriptor that it could open."""
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+    def hold(self, path: str) -> None:
+        """Hold the FIFO open until this process ends."""
+        os.open(path, os.O_WRONLY)
+
+    def start_helper(self, path: str) -> None:
+        """Start a program that never ends by itself, and let it alone hold the FIFO."""
+        command = [sys.executable, "-S", "-c", "import threading; print(1, flush=True); threading.Event().wait()"]
+        with Path(path).open("wb") as held:
+            process = subprocess.Popen(command, pass_fds=[held.fileno()], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+
+    def handler_in_a_program(self) -> str:
+        """Return what a program that the model starts does at SIGTERM."""
+        command = [sys.executable, "-S", "-c", "import signal; print(signal.getsignal(signal.SIGTERM).name)"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def end_through(self, path: str) -> None:
+        """Let the end of the process wait as ``wait_for_pipe`` does."""
+        atexit.register(self.wait_for_pipe, path, "ending")
+
+    def interpreter(self) -> list[Any]:
+        return [sys.flags.dev_mode, sys.warnoptions]
 
     def unraisable(self) -> str:
         class Bad:
@@ -102,6 +151,11 @@ class Model:
 
         Bad()
         return "still here"
+
+    def hang_holding(self, path: str) -> None:
+        """Say through the FIFO that it hangs."""
+        os.write(os.open(path, os.O_WRONLY), b".")
+        threading.Event().wait()
 
     def hang(self) -> None:
         threading.Event().wait()
@@ -113,7 +167,7 @@ class Model:
         return {
             "pid": os.getpid(),
             "parent": os.getppid(),
-            "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+            "group": os.getpgrp(),
             "threads": threading.active_count(),
             "random": [random.random(), float(np.random.random())],  # noqa: NPY002  # the inherited state is what is looked at,
         }
@@ -127,6 +181,15 @@ class _NoTextError(Exception):
         raise RuntimeError("no text")
 
 
+class _Text(str):
+    __slots__ = ()
+
+
+class _OwnTextError(Exception):
+    def __str__(self) -> str:
+        return _Text("a text of a class of its own " + "z" * self.args[0])
+
+
 class Mapped:
     """Weights that are mapped from a file."""
 
@@ -135,6 +198,9 @@ class Mapped:
 
     def total(self) -> float:
         return float(self.weights.sum())
+
+    def part(self, count: int) -> Any:
+        return self.weights[:count]
 
 
 def load(scale: float = 1.0) -> Model:
@@ -163,10 +229,21 @@ def load_hangs() -> Model:
     return Model()
 
 
+def load_gated(path: str) -> Model:
+    model = Model()
+    model.wait_for_pipe(path, "loading")
+    return model
+
+
 def load_says_so_and_hangs(path: str) -> Model:
     """Say through a FIFO that the load runs, and never end it."""
     Path(path).write_text("loading", encoding="utf-8")
     return load_hangs()
+
+
+def load_killed() -> Model:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Model()
 
 
 def load_exits() -> Model:

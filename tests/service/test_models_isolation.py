@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import array
 import asyncio
+import concurrent.futures
 import functools
 import logging
+import math
 import os
-import select
 import signal
-import socket
-import struct
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,16 +25,13 @@ from ondol.errors import (
     UnencodableValueError,
 )
 from ondol.models.isolation import ForkServer, IsolatedModel, ModelExit, start_isolated
-from ondol.models.isolation.codec import MalformedMessageError, encode
-from ondol.models.isolation.wire import INLINE_LIMIT_BYTES, receive, send
+from ondol.models.isolation.pipes import Pipes
+from ondol.models.isolation.wire import INLINE_LIMIT_BYTES
 from tests.service import isolation_models
+from tests.service.isolation_running import Gate, children_of, start, threads_of, with_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-ROOT = Path(__file__).parents[2]
-END_LIMIT_MS = 20_000
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc or waits on a pidfd")
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
@@ -48,52 +41,11 @@ def server() -> Iterator[ForkServer]:
     server.close()
 
 
-async def start(server: ForkServer, loader: Any = isolation_models.load, **options: Any) -> IsolatedModel:
-    return await start_isolated(loader, name="m", server=server, **{"start_timeout_s": 60.0, **options})
-
-
-def with_model(
-    server: ForkServer, scenario: Callable[[IsolatedModel], Coroutine[Any, Any, None]], **options: Any
-) -> None:
-    """Run ``scenario`` with a model, which is closed after it whatever is left of it."""
-
-    async def run() -> None:
-        model = await start(server, **options)
-        try:
-            await scenario(model)
-        finally:
-            await model.close()
-        assert threads_of("m") == []
-
-    asyncio.run(run())
-
-
-def threads_of(name: str) -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(f"ondol-{name}")]
-
-
-class Gate:
-    """Two FIFOs through which a call in the model says that it runs, and is let go."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "gate")
-        for end in (".running", ".go"):
-            os.mkfifo(self.path + end)
-
-    async def until_running(self) -> str:
-        return await asyncio.to_thread(Path(self.path + ".running").read_text, "utf-8")
-
-    async def let_go(self, answer: str) -> None:
-        await asyncio.to_thread(Path(self.path + ".go").write_text, answer, "utf-8")
-
-
-def wait_until_gone(pidfd: int) -> bool:
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    try:
-        return bool(poller.poll(END_LIMIT_MS))
-    finally:
-        os.close(pidfd)
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+    yield gate
+    gate.close()
 
 
 # Calls
@@ -180,12 +132,43 @@ def test_a_model_outlives_the_loop_it_was_started_in(server: ForkServer) -> None
     assert asyncio.run(model.close()).exit_code == 0
 
 
+def test_a_time_out_may_be_endless(server: ForkServer) -> None:
+    async def scenario(model: IsolatedModel) -> None:
+        assert await model.later(1) == 2
+
+    with_model(server, scenario, start_timeout_s=math.inf, call_timeout_s=math.inf)
+
+
+def test_loops_in_several_threads_share_a_model(server: ForkServer) -> None:
+    model = asyncio.run(start(server))
+
+    async def ask(thread: int) -> Any:
+        return await asyncio.gather(*(model.later(1000 * thread + number) for number in range(20)))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda thread: asyncio.run(ask(thread)), range(4)))
+    assert answers == [[1000 * thread + number + 1 for number in range(20)] for thread in range(4)]
+    asyncio.run(model.close())
+
+
+def test_a_part_of_mapped_weights_comes_as_an_array(server: ForkServer, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(np.arange(100, dtype=np.float32).tobytes())
+
+    async def scenario(model: IsolatedModel) -> None:
+        part = await model.part(10)
+        assert type(part) is np.ndarray
+        assert np.array_equal(part, np.arange(10, dtype=np.float32))
+
+    with_model(server, scenario, loader=functools.partial(isolation_models.load_mapped, str(path)))
+
+
 def test_without_a_server_the_model_brings_its_own() -> None:
     async def scenario() -> None:
         model = await start_isolated(isolation_models.load, name="own")
         assert await model.later(1) == 2
         await model.close()
-        assert threads_of("own") == []
+        assert threads_of("own-link") + threads_of("own-watch") == []
         assert psutil.Process().children() == before
 
     before = psutil.Process().children()
@@ -205,6 +188,31 @@ def test_what_it_prints_goes_to_the_log(server: ForkServer, caplog: pytest.LogCa
     assert sum(text.count("x") for _, text in lines) == 20_000
 
 
+def test_a_flood_of_lines_holds_nobody_up(server: ForkServer) -> None:
+    async def scenario(model: IsolatedModel) -> None:
+        assert await model.flood(1000) == 1000
+        with pytest.raises(ModelCrashedError) as caught:
+            await asyncio.gather(model.flood(1000), model.leave(3))
+        assert len(caught.value.stderr_tail) == 20
+        assert caught.value.stderr_tail[-1] == "leaving for good"
+
+    with_model(server, scenario)
+
+
+def test_a_log_that_fails_does_not_take_the_model_along(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        raise RuntimeError(record.getMessage())
+
+    monkeypatch.setattr(logging.getLogger("ondol.models"), "filters", [fail])
+
+    async def scenario(model: IsolatedModel) -> None:
+        await model.say("out", "err")
+        with pytest.raises(ModelCrashedError, match="leaving for good"):
+            await model.leave(3)
+
+    with_model(server, scenario)
+
+
 # Errors
 
 
@@ -219,6 +227,16 @@ def test_an_exception_comes_back_with_its_traceback(server: ForkServer) -> None:
             await model.fail_badly()
         with pytest.raises(RemoteModelError, match=r"AttributeError.*no_such_method"):
             await model.no_such_method()
+        with pytest.raises(RemoteModelError, match="CancelledError in call 'fail_by_cancellation'"):
+            await model.fail_by_cancellation()
+        with pytest.raises(RemoteModelError, match=r"UnencodableValueError .*: the model itself says so"):
+            await model.fail_like_the_codec()
+        with pytest.raises(RemoteModelError, match=r"a text of a class of its own z$"):
+            await model.fail_with_text_of_a_class(1)
+        with pytest.raises(RemoteModelError, match=r"a text of a class of its own z+ … z+") as caught:
+            await model.fail_with_text_of_a_class(1_000_000)
+        assert len(str(caught.value)) < 20_000
+        assert len(caught.value.remote_traceback) < 200_000
         assert await model.later(1) == 2
 
     with_model(server, scenario)
@@ -230,6 +248,10 @@ def test_what_cannot_be_sent_fails_only_its_call(server: ForkServer) -> None:
             await model.give(object())
         with pytest.raises(UnencodableValueError, match=r"result\['value'\]\['model'\] cannot be sent.*Model"):
             await model.unencodable()
+        assert await model.give(1) == 1
+        await model.use_up_descriptors()
+        with pytest.raises(UnencodableValueError, match=r"result of 781\.2 KiB cannot be sent.*Too many open files"):
+            await model.zeros(100_000)
         assert await model.give(1) == 1
 
     with_model(server, scenario)
@@ -243,9 +265,7 @@ def test_an_exception_nobody_can_catch_is_logged(server: ForkServer, caplog: pyt
     assert "raised where nobody can catch it" in caplog.text
 
 
-def test_a_cancelled_caller_loses_only_its_answer(server: ForkServer, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_a_cancelled_caller_loses_only_its_answer(server: ForkServer, gate: Gate) -> None:
     async def scenario(model: IsolatedModel) -> None:
         running = asyncio.create_task(model.wait_for_pipe(gate.path, "first"))
         assert await gate.until_running() == "first"
@@ -257,7 +277,7 @@ def test_a_cancelled_caller_loses_only_its_answer(server: ForkServer, tmp_path: 
         await asyncio.wait([running, queued])
         assert running.cancelled()
         assert queued.cancelled()
-        await gate.let_go("")
+        gate.let_go("")
         assert await kept == ["first", "kept"]
 
     with_model(server, scenario)
@@ -296,7 +316,26 @@ def test_a_crash_is_a_typed_error_for_everyone(
         with pytest.raises(ModelCrashedError):
             await model.later(3)
         assert await model.close() == told
+        with pytest.raises(ModelCrashedError):  # closing it does not hide why
+            await model.later(4)
         assert threads_of("m") == []
+
+    asyncio.run(scenario())
+
+
+def test_the_owner_hears_of_the_end_before_the_callers(server: ForkServer) -> None:
+    async def scenario() -> None:
+        heard: list[str] = []
+        model = await start(server, on_exit=lambda _: heard.append("owner"))
+
+        async def ask() -> None:
+            with pytest.raises(ModelCrashedError):
+                await model.leave(3)
+            heard.append("caller")
+
+        await asyncio.gather(ask(), ask())
+        assert heard == ["owner", "caller", "caller"]
+        await model.close()
 
     asyncio.run(scenario())
 
@@ -310,9 +349,30 @@ def test_a_kill_while_idle_is_noticed_at_once(server: ForkServer) -> None:
         assert (await ended).signal_name == "SIGKILL"
         with pytest.raises(ModelCrashedError, match="SIGKILL, perhaps by the kernel for want of memory"):
             await model.later(1)
+        await model.close()
         assert threads_of("m") == []
 
     asyncio.run(scenario())
+
+
+def test_the_end_of_the_fork_server_is_the_end_of_its_models() -> None:
+    server = ForkServer()
+
+    async def scenario() -> None:
+        model = await start(server)
+        hanging = asyncio.create_task(model.hang())
+        first_pid = server.pid
+        await asyncio.to_thread(server.close)
+        with pytest.raises(ModelCrashedError, match="SIGKILL"):
+            await hanging
+        assert (await model.close()).signal_name == "SIGKILL"
+        again = await start(server)
+        assert server.pid != first_pid
+        assert await again.later(1) == 2
+        await again.close()
+
+    asyncio.run(scenario())
+    server.close()
 
 
 def test_the_loss_of_the_fork_server_is_survived() -> None:
@@ -325,7 +385,7 @@ def test_the_loss_of_the_fork_server_is_survived() -> None:
         os.kill(server.pid, signal.SIGKILL)
         told = await ended
         assert told.exit_code is None
-        with pytest.raises(ModelCrashedError, match="lost together with its fork server"):
+        with pytest.raises(ModelCrashedError, match="was lost: its fork server ended"):
             await model.later(1)
         again = await start(server)
         assert await again.later(1) == 2
@@ -356,6 +416,7 @@ def test_a_call_that_takes_too_long_ends_the_process(server: ForkServer) -> None
     [
         (isolation_models.load_raises, ModelLoadError, "OSError in loading: no weights here"),
         ("tests.service.isolation_models:no_such_function", ModelLoadError, "AttributeError"),
+        (isolation_models.load_killed, ModelCrashedError, "ended by SIGKILL, perhaps by the kernel"),
         (isolation_models.load_exits, ModelCrashedError, "(?s)exit code 9.*the library gave up"),
         (isolation_models.load_out_of_memory, ModelCrashedError, "ran out of memory"),
         (functools.partial(isolation_models.load_with, Path()), UnencodableValueError, "pathlib"),
@@ -389,27 +450,79 @@ def test_a_cancelled_start_ends_the_process(server: ForkServer) -> None:
         await asyncio.wait([loading])
         assert loading.cancelled()
         assert threads_of("m") == []
-        assert server.pid is not None
-        assert psutil.Process(server.pid).children() == []
+        assert children_of(server) == []
 
     asyncio.run(scenario())
 
 
-def test_a_module_that_cannot_be_preloaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    server = ForkServer(preload=("no_such_module", "json"))
+def test_a_start_cancelled_within_the_loader_ends_the_process(server: ForkServer, gate: Gate) -> None:
+    async def scenario() -> None:
+        loading = asyncio.create_task(start(server, functools.partial(isolation_models.load_gated, gate.path)))
+        assert await gate.until_running() == "loading"
+        loading.cancel()
+        await asyncio.wait([loading])
+        assert loading.cancelled()
+        assert threads_of("m") == []
+        assert children_of(server) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_start_given_up_before_the_fork_forks_nothing(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_open = threading.Event()
+    forks: list[Any] = []
+    open_pipes = Pipes.__init__
+
+    def wait_and_open(pipes: Pipes, name: str) -> None:
+        may_open.wait()
+        open_pipes(pipes, name)
+
+    monkeypatch.setattr(Pipes, "__init__", wait_and_open)
+    monkeypatch.setattr(server, "fork", lambda *_, **__: forks.append(1))
+
+    async def scenario() -> None:
+        loading = asyncio.create_task(start(server))
+        await asyncio.sleep(0)
+        loading.cancel()
+        await asyncio.sleep(0)
+        may_open.set()
+        await asyncio.wait([loading])
+        assert loading.cancelled()
+
+    asyncio.run(scenario())
+    assert forks == []
+    assert threads_of("m") == []
+
+
+@pytest.mark.parametrize("part", ["link", "watch"])
+def test_a_thread_that_cannot_be_had_is_a_load_that_fails(
+    server: ForkServer, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
     server.start()
-    assert "cannot import no_such_module ahead" in caplog.text
-    server.close()
-    server.close()
-    assert server.pid is None
+    start_thread = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == f"ondol-m-{part}":
+            raise RuntimeError("can't start new thread")
+        start_thread(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    open_before = psutil.Process().num_fds()
+
+    async def scenario() -> None:
+        with pytest.raises(ModelLoadError, match="new thread"):
+            await asyncio.wait_for(start(server), 30)
+        assert threads_of("m") == []
+        assert children_of(server) == []
+
+    asyncio.run(scenario())
+    assert psutil.Process().num_fds() == open_before
 
 
 # The end
 
 
-def test_closing_answers_what_was_asked_and_refuses_what_comes_after(server: ForkServer, tmp_path: Path) -> None:
-    gate = Gate(tmp_path)
-
+def test_closing_answers_what_was_asked_and_refuses_what_comes_after(server: ForkServer, gate: Gate) -> None:
     async def scenario() -> None:
         ended: asyncio.Future[ModelExit] = asyncio.get_running_loop().create_future()
         model = await start(server, on_exit=ended.set_result)
@@ -420,7 +533,7 @@ def test_closing_answers_what_was_asked_and_refuses_what_comes_after(server: For
         await asyncio.sleep(0)
         with pytest.raises(AlreadyClosedError, match="'m' is closed or closing"):
             await model.later(1)
-        await gate.let_go("answer")
+        gate.let_go("answer")
         assert await running == "answer"
         assert await queued == ["first", "queued"]
         assert (await closing).exit_code == 0
@@ -430,18 +543,28 @@ def test_closing_answers_what_was_asked_and_refuses_what_comes_after(server: For
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("is_stubborn", "signal_name"), [(False, "SIGTERM"), (True, "SIGKILL")])
-def test_closing_a_hanging_model_gets_rougher(server: ForkServer, is_stubborn: bool, signal_name: str) -> None:
+def test_closing_a_hanging_model_kills_it(server: ForkServer) -> None:
     async def scenario() -> None:
         model = await start(server)
-        if is_stubborn:
-            await model.ignore_terminate()
         hanging = asyncio.create_task(model.hang())
         await asyncio.sleep(0)
-        ended = await model.close(drain_s=0.05, terminate_s=0.2 if is_stubborn else 20.0)
-        assert (ended.signal_name, ended.is_expected) == (signal_name, True)
+        ended = await model.close(drain_s=0.05)
+        assert (ended.signal_name, ended.is_expected) == ("SIGKILL", True)
         with pytest.raises(ModelCrashedError, match="did not end within 50 ms"):
             await hanging
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_the_process_has_its_time(server: ForkServer, gate: Gate) -> None:
+    async def scenario() -> None:
+        model = await start(server)
+        await model.end_through(gate.path)
+        closing = asyncio.create_task(model.close())
+        assert await gate.until_running() == "ending"
+        assert model.is_alive
+        gate.let_go("")
+        assert (await closing).exit_code == 0
 
     asyncio.run(scenario())
 
@@ -458,157 +581,3 @@ def test_a_cancelled_close_kills(server: ForkServer) -> None:
         assert not model.is_alive
 
     asyncio.run(scenario())
-
-
-@linux_only
-@pytest.mark.parametrize("victim", ["parent", "server"])
-def test_nothing_survives_the_parent(victim: str, tmp_path: Path) -> None:
-    script = """
-import asyncio, sys
-from ondol.models.isolation import ForkServer, start_isolated
-async def main():
-    server = ForkServer()
-    model = await start_isolated("tests.service.isolation_models:load", name="m", server=server)
-    print(server.pid, model.pid, flush=True)
-    await asyncio.gather(model.hang(), return_exceptions=True)
-    sys.stdin.read()
-asyncio.run(main())
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout is not None
-        server_pid, model_pid = map(int, process.stdout.readline().split())
-        pidfds = [os.pidfd_open(server_pid), os.pidfd_open(model_pid)]
-        os.kill({"parent": process.pid, "server": server_pid}[victim], signal.SIGKILL)
-        assert [wait_until_gone(pidfd) for pidfd in pidfds] == [True, True]
-        process.kill()
-
-
-def test_where_the_kernel_does_not_tell_the_hang_up_does() -> None:
-    ours, theirs = socket.socketpair()
-    script = (
-        "import sys, threading\nfrom ondol.models.isolation.prctl import watch_hangup\n"
-        "watch_hangup(int(sys.argv[1]))\nprint('watching', flush=True)\nthreading.Event().wait()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        theirs.close()
-        assert process.stdout is not None
-        assert process.stdout.readline() == "watching\n"
-        ours.close()
-        assert process.wait(20) == 1
-
-
-@linux_only
-def test_fifty_models_leave_nothing_behind() -> None:
-    server = ForkServer()
-
-    def held() -> tuple[int, int]:
-        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
-
-    async def cycle() -> None:
-        model = await start(server)
-        assert (await model.scaled(np.ones(40_000))).shape == (40_000,)
-        await model.close()
-
-    async def scenario() -> None:
-        await cycle()
-        before = held()
-        assert server.pid is not None
-        server_before = psutil.Process(server.pid).num_fds()
-        for _ in range(50):
-            await cycle()
-        assert held() == before
-        assert psutil.Process(server.pid).num_fds() == server_before
-        assert psutil.Process(server.pid).children() == []
-
-    asyncio.run(scenario())
-    server.close()
-
-
-@linux_only
-def test_two_copies_of_mapped_weights_are_in_memory_once(server: ForkServer, tmp_path: Path) -> None:
-    size_bytes = 32 * 1024 * 1024
-    path = tmp_path / "weights"
-    path.write_bytes(np.ones(size_bytes // 4, np.float32).tobytes())
-
-    async def scenario() -> None:
-        loader = functools.partial(isolation_models.load_mapped, str(path))
-        models = [await start(server, loader) for _ in range(2)]
-        before = [model.memory() for model in models]
-        assert [await model.total() for model in models] == [size_bytes / 4] * 2
-        after = [model.memory() for model in models]
-        rss_growth = [new.rss_bytes - old.rss_bytes for new, old in zip(after, before, strict=True)]
-        pss_growth = sum(new.pss_bytes - old.pss_bytes for new, old in zip(after, before, strict=True))
-        assert min(rss_growth) >= 0.95 * size_bytes
-        assert 0.95 * size_bytes <= pss_growth <= 1.2 * size_bytes
-        assert models[0].rss_bytes() >= size_bytes > models[0].pss_bytes() - before[0].pss_bytes
-        for model in models:
-            await model.close()
-
-    asyncio.run(scenario())
-
-
-# The wire
-
-
-@pytest.fixture
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
-def test_large_arrays_also_go_through_an_unlinked_file(
-    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(os, "memfd_create", raising=False)
-    given: list[Any] = [np.arange(100_000), b"small", np.ones(50_000)]
-    send(pair[0], encode(given))
-    result = receive(pair[1])
-    assert np.array_equal(result[0], given[0])
-    assert result[1] == b"small"
-    assert np.array_equal(result[2], given[2])
-
-
-def frame(count: int, header: bytes, inline_bytes: int, beside_bytes: int, *lengths: int) -> bytes:
-    prefix = struct.pack("<4sIQQQ", b"ondl", count, len(header), inline_bytes, beside_bytes)
-    return prefix + struct.pack(f"<{len(lengths)}Q", *lengths) + header
-
-
-@pytest.mark.parametrize(
-    ("data", "has_descriptor"),
-    [
-        (b"\0" * 64, False),
-        (frame(0, b"null", 0, 100_000), False),
-        (frame(0, b"null", 0, 0), True),
-        (frame(1, b"null", 3, 0, 4), False),
-        (frame(1, b"null", 0, 100_000, 100_000), True),
-        (struct.pack("<4sIQQQ", b"ondl", 0, 1 << 60, 0, 0), False),
-    ],
-)
-def test_a_frame_that_contradicts_itself_is_refused(
-    pair: tuple[socket.socket, socket.socket], data: bytes, has_descriptor: bool, tmp_path: Path
-) -> None:
-    descriptor = os.open(tmp_path / "empty", os.O_RDWR | os.O_CREAT)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))] if has_descriptor else []
-    pair[0].sendmsg([data], rights)
-    os.close(descriptor)
-    open_before = psutil.Process().num_fds()
-    with pytest.raises(MalformedMessageError):
-        receive(pair[1])
-    assert psutil.Process().num_fds() == open_before
-
-
-@pytest.mark.parametrize("data", [b"", b"ondl", frame(0, b"null", 0, 0)[:-1]])
-def test_an_end_within_a_message_is_an_end(pair: tuple[socket.socket, socket.socket], data: bytes) -> None:
-    pair[0].sendall(data)
-    pair[0].close()
-    with pytest.raises(EOFError):
-        receive(pair[1])

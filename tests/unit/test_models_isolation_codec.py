@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import enum
 import math
+import sys
 from collections import OrderedDict, namedtuple
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,11 @@ from ondol.models.isolation.target import find, resolve_target
 from tests.service import isolation_models
 
 Point = namedtuple("Point", "x y")  # noqa: PYI024  # the plain form is what is refused
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
 
 
 class Color(enum.IntEnum):
@@ -61,6 +67,13 @@ def test_plain_data_comes_out_as_it_went_in(value: Any) -> None:
     assert repr(result) == repr(value) or isinstance(value, set | frozenset)
 
 
+@pytest.mark.parametrize(
+    "numbers", [[2**64 - 1, -(2**63)], [2**64, 1], [-(2**63) - 1, 1], [1, True], [1, 1.0, None], list(range(1000))]
+)
+def test_lists_of_numbers_keep_their_types(numbers: list[Any]) -> None:
+    assert repr(round_trip(numbers)) == repr(numbers)
+
+
 def test_an_integer_of_any_length_goes_through() -> None:
     assert round_trip([10**5000]) == [10**5000]
 
@@ -94,14 +107,44 @@ def test_arrays_keep_dtype_shape_and_content(array: np.ndarray[Any, Any]) -> Non
     assert result.flags.writeable
 
 
+def test_a_part_of_a_mapped_file_comes_out_as_an_array(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(np.arange(10, dtype=np.float32).tobytes())
+    mapped = np.memmap(path, dtype=np.float32, mode="r")
+    result = round_trip([mapped[2:4], mapped[3]])
+    assert type(result[0]) is np.ndarray
+    assert result[0].tolist() == [2.0, 3.0]
+    assert type(result[1]) is np.float32
+
+
 def test_an_array_in_fortran_order_stays_in_it() -> None:
     assert round_trip(np.asfortranarray(np.ones((3, 4)))).flags.f_contiguous
 
 
-@pytest.mark.parametrize("scalar", [np.float32(1.5), np.int64(-3), np.bool_(True), np.str_("가"), np.datetime64("NaT")])
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        np.float32(1.5),
+        np.longdouble(1) / 3,
+        np.int64(-3),
+        np.bool_(True),
+        np.str_("가"),
+        np.str_("a\0"),
+        np.str_("\ud800"),
+        np.str_(""),
+        np.bytes_(b"a\0\0"),
+        np.bytes_(b""),
+        np.void(b"a\0"),
+        np.void(b""),
+        np.datetime64("NaT", "s"),
+        np.timedelta64(3, ("us", 25)),
+    ],
+    ids=ascii,
+)
 def test_numpy_scalars_stay_numpy_scalars(scalar: Any) -> None:
     result = round_trip(scalar)
     assert type(result) is type(scalar)
+    assert repr(result) == repr(scalar)
     assert result.tobytes() == scalar.tobytes()
 
 
@@ -126,6 +169,8 @@ def test_a_contiguous_array_is_not_copied() -> None:
         (np.zeros(1, [("a", "f4")]), "dtype"),
         (np.ma.masked_array([1]), "MaskedArray"),
         ({object(): 1}, "object"),
+        ({Unspeakable(): 1}, "value cannot be sent between processes: RuntimeError: no text"),
+        (np.zeros(1, []), "dtype"),
     ],
 )
 def test_what_cannot_be_sent_is_named_with_its_place(value: Any, says: str) -> None:
@@ -178,11 +223,24 @@ def test_what_is_no_message_is_refused(header: bytes) -> None:
         b'{"$":["array",0,"<f8",[-1],"C"]}',
         b'{"$":["array",0,"<f8",[1],"X"]}',
         b'{"$":["array",0,"nonsense",[1],"C"]}',
+        b'{"$":["array",0,"float64",[1],"C"]}',
+        b'{"$":["array",0,null,[1],"C"]}',
+        b'{"$":["array",0,["<f8"],[1],"C"]}',
+        b'{"$":["array",-1,"<f8",[1],"C"]}',
+        b'{"$":["array",[0],"<f8",[1],"C"]}',
+        b'{"$":["scalar",0,"<U99999999999999"]}',
         b'{"$":["array",0,"f4,f4",[1],"C"]}',
         b'{"$":["scalar",0,"|O"]}',
     ],
 )
 def test_arrays_that_cannot_be_are_refused(header: bytes) -> None:
+    with pytest.raises(MalformedMessageError):
+        decode(header, [bytearray(8)])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bytearray"])
+def test_a_buffer_is_used_once(kind: str) -> None:
+    header = f'[{{"$":["{kind}",0]}},{{"$":["{kind}",0]}}]'.encode()
     with pytest.raises(MalformedMessageError):
         decode(header, [bytearray(8)])
 
@@ -212,6 +270,8 @@ def test_a_partial_gives_its_arguments_along() -> None:
         ("a:b()", "no import path"),
         ("ondol.no_such_module:load", "cannot be found"),
         ("no_such_package.module:load", "cannot be found"),
+        ("math.no_package:load", "cannot be found"),
+        ("__main__:load", "in the script that was started"),
     ],
 )
 def test_what_another_process_cannot_find_is_refused(loader: Any, says: str) -> None:
@@ -219,6 +279,19 @@ def test_what_another_process_cannot_find_is_refused(loader: Any, says: str) -> 
         resolve_target(loader, name="m")
     assert "'m'" in str(caught.value)
     assert "give a function of a module" in str(caught.value)
+
+
+def test_a_look_at_a_path_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "heavy_package"
+    (package / "spaced").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
+    (package / "part.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve_target("heavy_package.part:load", name="m").path == "heavy_package.part:load"
+    for nowhere in ("heavy_package.no_part:load", "heavy_package.spaced.no_part:load"):
+        with pytest.raises(ConfigurationError, match="cannot be found"):
+            resolve_target(nowhere, name="m")
+    assert "heavy_package" not in sys.modules
 
 
 def test_a_function_of_the_started_script_is_refused() -> None:
@@ -246,7 +319,8 @@ def test_a_path_that_leads_nowhere_raises(path: str, error: type[Exception]) -> 
         (-9, "too slow", "ended by SIGKILL: too slow"),
         (-11, "", "ended by SIGSEGV"),
         (-64, "", "SIGRTMAX"),
-        (None, "", "was lost together with its fork server"),
+        (None, "its fork server ended", "was lost: its fork server ended"),
+        (None, "", "was lost"),
     ],
 )
 def test_an_end_is_told_in_words(code: int | None, reason: str, says: str) -> None:

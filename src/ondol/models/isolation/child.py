@@ -23,12 +23,14 @@ from ondol.errors import UnencodableValueError
 from ondol.models.isolation.codec import encode
 from ondol.models.isolation.protocol import EXIT_OUT_OF_MEMORY
 from ondol.models.isolation.target import find
-from ondol.models.isolation.wire import receive, send
+from ondol.models.isolation.wire import Link
 
 __all__ = ["Plumbing", "run_child"]
 
 _RESERVE_BYTES: Final = 512 * 1024
 _OOM_SCORE: Final = "500"
+_MAX_TEXT: Final = 10_000
+_MAX_TRACEBACK: Final = 100_000
 
 
 class Plumbing(NamedTuple):
@@ -42,8 +44,7 @@ class Plumbing(NamedTuple):
 def run_child(plumbing: Plumbing) -> NoReturn:
     """Be the process of one model until told to end, or until nobody is there to tell."""
     _connect_streams(plumbing)
-    link = socket.socket(fileno=plumbing.link)
-    os.set_inheritable(plumbing.link, False)  # noqa: FBT003  # the standard library's signature
+    link = Link(socket.socket(fileno=plumbing.link))
     code = 1
     reserve = [bytearray(_RESERVE_BYTES)]
     try:
@@ -67,8 +68,7 @@ def _connect_streams(plumbing: Plumbing) -> None:
     os.dup2(plumbing.stderr, 2)
     os.close(plumbing.stdout)
     os.close(plumbing.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the interpreter's own text streams
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # whatever the preloaded modules put in their place
     faulthandler.enable()
     with contextlib.suppress(OSError):  # rather the model than the service, when the kernel has to choose
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
@@ -83,7 +83,7 @@ def _flush() -> None:
 class _Host:
     """Holds the model and answers for it."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
         self._model: Any = None
         self._runner: asyncio.Runner | None = None
@@ -92,7 +92,7 @@ class _Host:
         """Answer until the end; return the exit code."""
         try:
             while True:
-                request = receive(self._link)
+                request = self._link.receive()
                 if request["do"] == "end":
                     break
                 is_usable = self._answer(request)
@@ -113,13 +113,13 @@ class _Host:
             value = self._do(request)
         except MemoryError:
             raise
-        except Exception as exc:  # noqa: BLE001  # it is the caller's
-            send(self._link, encode({"error": _describe(exc)}))
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001  # it is the caller's
+            self._link.send(encode({"error": _describe(exc)}))
             return bool(request["do"] != "load")
         try:
-            send(self._link, encode({"value": value}, place="result"), place="result")
-        except UnencodableValueError as exc:
-            send(self._link, encode({"refused": str(exc)}))
+            self._link.send(encode({"value": value}, place="result"), place="result")
+        except UnencodableValueError as exc:  # nothing was sent yet
+            self._link.send(encode({"refused": str(exc)}))
         return True
 
     def _do(self, request: dict[str, Any]) -> Any:
@@ -134,6 +134,7 @@ class _Host:
         os.environ.clear()
         os.environ.update(request["environ"])
         sys.path[:] = request["path"]
+        sys.path_importer_cache.clear()  # folders may have come and changed since the fork server looked
         os.chdir(request["folder"])
         if "numpy.random" in sys.modules:  # siblings inherit one state of it; `random` renews its own at a fork
             sys.modules["numpy.random"].seed()
@@ -152,14 +153,19 @@ async def _wait_for(result: Any) -> Any:
     return await result
 
 
-def _describe(exc: Exception) -> dict[str, str]:
+def _describe(exc: BaseException) -> dict[str, str]:
     kind = type(exc)
     try:
-        text = str(exc)
+        text = str.__str__(str(exc))  # a text of a class of its own could not be sent
     except Exception as broken:  # noqa: BLE001  # an exception's own text may fail
         text = f"(its text cannot be had: {type(broken).__name__})"
     try:
         trace = "".join(traceback.format_exception(exc))
     except Exception as broken:  # noqa: BLE001  # for the same reason
         trace = f"(its traceback cannot be had: {type(broken).__name__})"
-    return {"type": f"{kind.__module__}.{kind.__qualname__}", "text": text, "traceback": trace}
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return {"type": name, "text": _shortened(text, _MAX_TEXT), "traceback": _shortened(trace, _MAX_TRACEBACK)}
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"

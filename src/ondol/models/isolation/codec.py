@@ -2,19 +2,21 @@
 
 What goes through: ``None``, ``bool``, ``int``, ``float``, ``str``, ``bytes``, ``bytearray``, ``list``, ``tuple``,
 ``dict``, ``set``, ``frozenset``, numpy arrays and scalars of plain dtypes. Types come out as they went in, and only
-exactly these types go in: a subclass would lose what it adds.
+exactly these types go in: a subclass would lose what it adds. The one exception is ``numpy.memmap``, which is what a
+part of mapped weights is: it comes out as an array.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.errors import UnencodableValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
 
@@ -24,6 +26,10 @@ MAX_DEPTH: Final = 64
 _TAG: Final = "$"
 _PLAIN: Final = frozenset({type(None), bool, float, str})
 _ARRAY_KINDS: Final = frozenset("biufcmMSUV")
+_DTYPE: Final = re.compile(r"[<>|][biufcmMSUV][0-9]{1,10}(\[[0-9]*[A-Za-z]{1,2}\])?")
+_MIN_INT: Final = -(1 << 63)
+_MAX_INT: Final = (1 << 64) - 1
+"""Integers beyond these are written in hexadecimal: reading many decimal digits takes too long, and is limited."""
 
 
 class MalformedMessageError(ValueError):
@@ -63,6 +69,11 @@ def encode(value: object, *, place: str = "value") -> Encoded:
     except _RefusedError as exc:
         message = f"{place}{''.join(reversed(exc.path))} cannot be sent between processes: {exc}"
         raise UnencodableValueError(message) from None
+    except MemoryError:
+        raise
+    except Exception as exc:
+        message = f"{place} cannot be sent between processes: {type(exc).__name__}: {exc}"
+        raise UnencodableValueError(message) from exc  # such as a dictionary that a thread changes meanwhile
     text = json.dumps(packed, ensure_ascii=False, check_circular=False, separators=(",", ":"))
     return Encoded(text.encode("utf-8", "surrogatepass"), packer.buffers)
 
@@ -78,7 +89,7 @@ class _Packer:
         if kind in _PLAIN:
             return value
         if kind is int:
-            return value if -(1 << 63) <= value < 1 << 64 else {_TAG: ["int", hex(value)]}
+            return value if _MIN_INT <= value <= _MAX_INT else {_TAG: ["int", hex(value)]}
         if depth >= MAX_DEPTH:
             raise _RefusedError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
         return self._dict(value, depth) if kind is dict else self._object(value, kind, depth)
@@ -100,8 +111,9 @@ class _Packer:
 
     def _items(self, values: Iterable[Any], depth: int) -> list[Any]:
         values = list(values)
-        if _PLAIN.issuperset(map(type, values)):
-            return values
+        kinds = set(map(type, values))
+        if kinds <= _PLAIN or (kinds == {int} and min(values) >= _MIN_INT and max(values) <= _MAX_INT):
+            return values  # most often it is many numbers or texts: no need to look at each
         packed = []
         for index, item in enumerate(values):
             try:
@@ -126,16 +138,20 @@ class _Packer:
         dtype = value.dtype
         if dtype.kind not in _ARRAY_KINDS or dtype.fields or dtype.subdtype or not _is_told_by_text(dtype):
             raise _RefusedError(f"it holds the numpy dtype {dtype}, only plain numbers, times, texts and bytes can be")
-        if type(value).__name__ != "ndarray":
+        if not _is_array(type(value)):
             return {_TAG: ["scalar", self._buffer(memoryview(value.tobytes())), dtype.str]}
         order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
         index = self._buffer(_bytes_of(value.T if order == "F" else value))
         return {_TAG: ["array", index, dtype.str, list(value.shape), order]}
 
 
+def _is_array(kind: type) -> bool:
+    return kind.__name__ in {"ndarray", "memmap"}
+
+
 def _is_numpy(kind: type) -> bool:
-    """Tell whether ``kind`` is numpy's array (not a subclass) or one of its scalars."""
-    return kind.__module__ == "numpy" and (kind.__name__ == "ndarray" or "generic" in {c.__name__ for c in kind.mro()})
+    """Tell whether ``kind`` is numpy's array (not a subclass but the one for mapped files) or one of its scalars."""
+    return kind.__module__ == "numpy" and (_is_array(kind) or "generic" in {c.__name__ for c in kind.mro()})
 
 
 def _is_told_by_text(dtype: Any) -> bool:
@@ -154,14 +170,16 @@ def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
     return memoryview(flat)
 
 
-def decode(header: bytes | bytearray, buffers: Sequence[bytearray]) -> Any:
+def decode(header: bytes | bytearray, buffers: list[bytearray]) -> Any:
     """Return the value that ``encode`` made ``header`` and ``buffers`` of. Arrays keep the buffers as their memory.
+
+    Each buffer may be used once: or a short message could unfold into any number of copies of a long buffer.
 
     Raises:
         MalformedMessageError: they are no such thing.
     """
     try:
-        return _unpack(json.loads(header.decode("utf-8", "surrogatepass")), buffers, 0)
+        return _unpack(json.loads(header.decode("utf-8", "surrogatepass")), _Buffers(buffers), 0)
     except MalformedMessageError:
         raise
     except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as exc:
@@ -169,7 +187,17 @@ def decode(header: bytes | bytearray, buffers: Sequence[bytearray]) -> Any:
         raise MalformedMessageError(message) from exc
 
 
-def _unpack(packed: Any, buffers: Sequence[bytearray], depth: int) -> Any:
+class _Buffers:
+    """The buffers of one message, each for one use."""
+
+    def __init__(self, buffers: list[bytearray]) -> None:
+        self._left = dict(enumerate(buffers))
+
+    def take(self, index: int) -> bytearray:
+        return self._left.pop(index)
+
+
+def _unpack(packed: Any, buffers: _Buffers, depth: int) -> Any:
     kind = type(packed)
     if kind is list:
         return _unpack_items(packed, buffers, depth)
@@ -188,7 +216,7 @@ def _unpack(packed: Any, buffers: Sequence[bytearray], depth: int) -> Any:
     return _LEAVES[name](buffers, *rest)
 
 
-def _unpack_items(packed: list[Any], buffers: Sequence[bytearray], depth: int) -> list[Any]:
+def _unpack_items(packed: list[Any], buffers: _Buffers, depth: int) -> list[Any]:
     if depth > 3 * MAX_DEPTH:
         raise MalformedMessageError("not a message: nested too deeply")
     kinds = set(map(type, packed))
@@ -197,11 +225,11 @@ def _unpack_items(packed: list[Any], buffers: Sequence[bytearray], depth: int) -
     return [_unpack(item, buffers, depth + 1) for item in packed]
 
 
-def _unpack_array(buffers: Sequence[bytearray], index: int, dtype: str, shape: list[int], order: str) -> Any:
+def _unpack_array(buffers: _Buffers, index: int, dtype: str, shape: list[int], order: str) -> Any:
     import numpy as np  # noqa: PLC0415  # only a message with arrays needs it
 
     plain = _plain_dtype(dtype)
-    buffer = buffers[index]
+    buffer = buffers.take(index)
     is_shape = all(type(length) is int and length >= 0 for length in shape) and order in {"C", "F"}
     if not is_shape or math.prod(shape) * plain.itemsize != len(buffer):
         raise MalformedMessageError("not a message: an array of no possible shape")
@@ -211,27 +239,34 @@ def _unpack_array(buffers: Sequence[bytearray], index: int, dtype: str, shape: l
     return array.reshape(shape[::-1]).T if order == "F" else array.reshape(shape)
 
 
-def _unpack_scalar(buffers: Sequence[bytearray], index: int, dtype: str) -> Any:
+def _unpack_scalar(buffers: _Buffers, index: int, dtype: str) -> Any:
     import numpy as np  # noqa: PLC0415  # only a message with numpy values needs it
 
     plain = _plain_dtype(dtype)
-    return np.frombuffer(buffers[index], dtype=plain)[0] if plain.itemsize else plain.type()
+    buffer = buffers.take(index)
+    if plain.kind == "S":  # these three as a whole: from an array they would come without their last zeros
+        return np.bytes_(bytes(buffer))
+    if plain.kind == "U":
+        return np.str_(buffer.decode("utf-32-be" if dtype[0] == ">" else "utf-32-le", "surrogatepass"))
+    if plain.kind == "V":
+        return np.void(bytes(buffer))
+    return np.frombuffer(buffer, dtype=plain)[0]
 
 
 def _plain_dtype(text: str) -> np.dtype[Any]:
+    """Return the dtype; only what ``dtype.str`` may say of one is ever shown to numpy's own, richer reading."""
     import numpy as np  # noqa: PLC0415  # only a message with numpy values needs it
 
-    dtype = np.dtype(text)
-    if type(text) is not str or dtype.hasobject or dtype.fields or dtype.subdtype:
+    if not _DTYPE.fullmatch(text):
         raise MalformedMessageError("not a message: an array of no plain dtype")
-    return dtype
+    return np.dtype(text)
 
 
 _COLLECTIONS: Final[Mapping[str, Callable[[list[Any]], Any]]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _LEAVES: Final[Mapping[str, Callable[..., Any]]] = {
     "int": lambda _buffers, text: int(text, 16),
-    "bytes": lambda buffers, index: bytes(buffers[index]),
-    "bytearray": lambda buffers, index: bytearray(buffers[index]),
+    "bytes": lambda buffers, index: bytes(buffers.take(index)),
+    "bytearray": lambda buffers, index: buffers.take(index),
     "array": _unpack_array,
     "scalar": _unpack_scalar,
 }

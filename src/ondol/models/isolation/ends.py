@@ -19,7 +19,7 @@ class ModelExit(NamedTuple):
         exit_code: what its process returned; ``None`` after a signal, or when the process was lost.
         signal_name: of the signal that ended it, such as ``SIGKILL``.
         is_expected: it was told to close.
-        reason: why it was ended from here (a call took too long, it sent nonsense), else empty.
+        reason: why it was ended from here (a call took too long, it sent nonsense) or cannot be told, else empty.
         stderr_tail: the last lines it wrote to standard error.
     """
 
@@ -44,7 +44,7 @@ class ModelExit(NamedTuple):
             hint = ", perhaps by the kernel for want of memory" if self.signal_name == "SIGKILL" else ""
             how = f"was ended by {self.signal_name}" + (hint if not self.reason else "")
         elif self.exit_code is None:
-            how = "was lost together with its fork server"
+            how = "was lost"
         elif self.exit_code == EXIT_OUT_OF_MEMORY:
             how = f"ran out of memory (exit code {self.exit_code})"
         else:

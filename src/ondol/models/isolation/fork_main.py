@@ -3,12 +3,14 @@
 It imports what the children will need, once, and lets them inherit it. Commands come over a socket; of each child it
 reports the process id and later the exit code through a pipe of that child's own. When its parent goes, the socket
 ends, and it kills the children and ends too.
+
+Each child leads a process group, so that what a model has started goes with it.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -16,12 +18,16 @@ import os
 import select
 import signal
 import socket
+import sys
+import threading
 import traceback
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from ondol.models.isolation.child import Plumbing, run_child
 from ondol.models.isolation.prctl import die_with_parent, find_prctl, watch_hangup
 from ondol.models.isolation.protocol import COMMAND, DESCRIPTORS_PER_CHILD, REPORT, SIGNAL
+from ondol.models.isolation.wire import receive_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,23 +45,49 @@ class _Child(NamedTuple):
 
 def main(control_descriptor: int, parent_pid: int, modules: Sequence[str]) -> None:
     """Serve until the parent goes. ``modules`` are imported first; what cannot be is reported, not fatal."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides what ends
-    control = socket.socket(fileno=control_descriptor)
-    hello = {"failed": _import_all(modules)}
-    gc.collect()
-    gc.freeze()  # the collector of a child must not touch, and so copy, pages that it shares
-    control.sendall(json.dumps(hello).encode() + b"\n")
-    _ForkServer(control, parent_pid).serve()
+    _leave_signals_to_the_parent()
+    with socket.socket(fileno=control_descriptor) as control:
+        control.set_inheritable(False)
+        streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, TextIOWrapper)]
+        for stream in streams:  # as the children need them: the parent reads UTF-8 in lines
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        hello = _import_all(modules)
+        for stream in streams:
+            stream.flush()  # or each child would inherit what is in their buffers, and print it
+        gc.collect()
+        gc.freeze()  # the collector of a child must not touch, and so copy, pages that it shares
+        server = _ForkServer(control, parent_pid)
+        with contextlib.suppress(ConnectionError):  # the parent is gone already
+            control.sendall(json.dumps(hello).encode() + b"\n")
+            server.serve()
 
 
-def _import_all(modules: Sequence[str]) -> dict[str, str]:
-    failed = {}
+def _leave_signals_to_the_parent() -> None:
+    """Live on when the terminal or a service manager asks everybody to end: models answer until the parent is done.
+
+    These are handlers instead of ``SIG_IGN``, which programs that a model starts would inherit.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ignore)
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _import_all(modules: Sequence[str]) -> dict[str, Any]:
+    """Import them; return which of them failed, and why, and which started threads, which no child will have."""
+    failed: dict[str, str] = {}
+    threaded: list[str] = []
     for module in modules:
+        before = threading.active_count()
         try:
             importlib.import_module(module)
-        except Exception as exc:  # noqa: BLE001  # a module may raise anything; the parent logs it
+        except (Exception, SystemExit) as exc:  # noqa: BLE001  # a module may raise anything; the parent logs it
             failed[module] = f"{type(exc).__name__}: {exc}"
-    return failed
+        if threading.active_count() > before:
+            threaded.append(module)
+    return {"failed": failed, "threaded": threaded}
 
 
 class _ForkServer:
@@ -71,7 +103,7 @@ class _ForkServer:
 
     def serve(self) -> None:
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that the wake-up pipe is written to
+        signal.signal(signal.SIGCHLD, _ignore)  # only so that the wake-up pipe is written to
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         poller.register(self._wake_reader, select.POLLIN)
@@ -80,7 +112,7 @@ class _ForkServer:
             if self._wake_reader in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_reader, 4096)
-                self._reap(os.WNOHANG)
+                self._reap()
             if self._control.fileno() in ready and not self._obey():
                 break
         self._end_all()
@@ -88,35 +120,22 @@ class _ForkServer:
     def _obey(self) -> bool:
         """Carry out one command; return whether the parent is still there."""
         try:
-            data, descriptors = self._receive()
-        except OSError:
-            return False
+            data, descriptors = receive_descriptors(self._control, COMMAND.size, DESCRIPTORS_PER_CHILD)
+        except OSError as exc:
+            return exc.errno == errno.EMFILE  # the parent learns of it: the pipe of that child's reports is closed
         if len(data) < COMMAND.size:
             return False
         what, number, signal_number = COMMAND.unpack(data)
         if what == SIGNAL:
             for child in self._children.values():
                 if child.number == number:  # not yet waited for, so the process id is still its own
-                    os.kill(child.pid, signal_number)
+                    _send_signal(child.pid, signal_number)
         elif len(descriptors) == DESCRIPTORS_PER_CHILD:
             self._fork(number, descriptors)
         return True
 
-    def _receive(self) -> tuple[bytes, list[int]]:
-        data, descriptors = b"", array.array("i")
-        space = socket.CMSG_SPACE(DESCRIPTORS_PER_CHILD * descriptors.itemsize)
-        while len(data) < COMMAND.size:
-            chunk, ancillary, _flags, _address = self._control.recvmsg(COMMAND.size - len(data), space)
-            for level, kind, rights in ancillary:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    descriptors.frombytes(rights[: len(rights) - len(rights) % descriptors.itemsize])
-            if not chunk:
-                break
-            data += chunk
-        return data, list(descriptors)
-
     def _fork(self, number: int, descriptors: list[int]) -> None:
-        *own, report = descriptors
+        report, *own = descriptors
         try:
             pid = os.fork()
         except OSError as exc:
@@ -126,6 +145,7 @@ class _ForkServer:
             return
         if pid == 0:
             self._become_child(own, report)
+        _lead_group(pid)
         for descriptor in own:
             os.close(descriptor)
         self._children[pid] = _Child(number, pid, report)
@@ -134,41 +154,70 @@ class _ForkServer:
     def _become_child(self, own: list[int], report: int) -> NoReturn:
         try:
             is_bound = die_with_parent(self._prctl, self._pid)
+            _lead_group(0)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for descriptor in (
-                self._wake_reader,
-                self._wake_writer,
-                report,
-                *(c.report for c in self._children.values()),
-            ):
+            others = (child.report for child in self._children.values())
+            for descriptor in (self._wake_reader, self._wake_writer, report, *others):
                 os.close(descriptor)
             self._control.close()
             if not is_bound:
-                watch_hangup(own[0])
+                watch_hangup(own[0], self._pid)
             run_child(Plumbing(*own))
         except BaseException:  # noqa: BLE001  # whatever it is, it must not go on as a second fork server
             traceback.print_exc()
         finally:
             os._exit(1)
 
-    def _reap(self, options: int) -> None:
+    def _reap(self) -> None:
+        """Report the children that have ended."""
         while self._children:
             try:
-                pid, status = os.waitpid(-1, options)
+                pid, status = _wait_for_next()
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            child = self._children.pop(pid, None)
-            if child is not None:
-                _tell(child.report, os.waitstatus_to_exitcode(status))
-                os.close(child.report)
+            self._report_end(pid, status)
+
+    def _report_end(self, pid: int, status: int) -> None:
+        child = self._children.pop(pid, None)
+        if child is not None:
+            _tell(child.report, os.waitstatus_to_exitcode(status))
+            os.close(child.report)
 
     def _end_all(self) -> None:
-        for child in self._children.values():
-            os.kill(child.pid, signal.SIGKILL)
-        self._reap(0)
+        for pid in self._children:
+            _send_signal(pid, signal.SIGKILL)
+        for pid in list(self._children):
+            self._report_end(*os.waitpid(pid, 0))
+
+
+def _wait_for_next() -> tuple[int, int]:
+    """Return process id and status of a child that has ended, after killing what it left behind; zeros if none has.
+
+    While it has not been waited for, its number, which is also its group's, is nobody else's.
+    """
+    pid = -1
+    if hasattr(os, "waitid"):  # macOS has it from Python 3.13 on; without it, what is left behind stays
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        if found is None:
+            return 0, 0
+        pid = found.si_pid
+        _send_signal(pid, signal.SIGKILL)
+    return os.waitpid(pid, os.WNOHANG)
+
+
+def _lead_group(pid: int) -> None:
+    with contextlib.suppress(OSError):  # parent and child both do it, so that it is done for both
+        os.setpgid(pid, 0)
+
+
+def _send_signal(pid: int, number: int) -> None:
+    """Send a signal to a child that has not been waited for, and to its group."""
+    for send in (os.killpg, os.kill):  # it may have left the group that it led
+        with contextlib.suppress(OSError):  # or have become another user's
+            send(pid, number)
 
 
 def _tell(descriptor: int, number: int) -> None:

@@ -69,4 +69,5 @@ class LineReader:
             text = line[begin : begin + _MAX_LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
             self.tail.append(text)
             fields = {"model": self._name, "stream": self._stream}
-            logger.log(self._level, "model %s: %s", self._name, text, extra={"fields": fields})
+            with contextlib.suppress(Exception):  # a filter of the application that fails must not stop the reading
+                logger.log(self._level, "model %s: %s", self._name, text, extra={"fields": fields})

@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import functools
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.clock import SystemClock
-from ondol.errors import ModelCallTimeoutError, ModelLoadError, RemoteModelError
+from ondol.errors import ModelCallTimeoutError, ModelError, ModelLoadError, RemoteModelError
 from ondol.models.isolation.memory import ProcessMemory, read_memory
 from ondol.models.isolation.process import ChildProcess
 from ondol.models.isolation.server import ForkServer
@@ -74,7 +73,7 @@ async def start_isolated(
     own_server = None
     if server is None:
         server = own_server = ForkServer()
-    process = ChildProcess(name, server, clock)
+    process = ChildProcess(name, server)
     begun_s = clock.monotonic()
     request = {
         "do": "load",
@@ -89,7 +88,7 @@ async def start_isolated(
         await _answer(process.start(request, timeout_s=start_timeout_s))
     except BaseException as exc:
         process.finish()
-        process.signal(signal.SIGKILL, reason="its load was given up")
+        process.kill(reason="its load was given up")
         await _wait_ended(process, _KILL_GRACE_S)
         if own_server is not None:
             await call(own_server.close, name=f"{name}-close")
@@ -185,34 +184,36 @@ class IsolatedModel:
         """Return what its process adds to the machine's memory: shared pages by share (see ``ProcessMemory``)."""
         return self.memory().pss_bytes
 
-    async def close(self, *, drain_s: float = 30.0, terminate_s: float = 2.0) -> ModelExit:
+    async def close(self, *, drain_s: float = 30.0) -> ModelExit:
         """Answer what was asked so far, end the process, and return how it ended. May be called again.
 
         Args:
-            drain_s: after that it is asked to terminate (``SIGTERM``).
-            terminate_s: after that it is killed.
+            drain_s: after that it is killed.
+
+        Raises:
+            ModelError: the process does not even end when it is killed (it waits for a device).
 
         Cancellation: kills it at once.
         """
+        reason = "it was closed in haste"
         self._process.finish()
         try:
-            if not await _wait_ended(self._process, drain_s):
-                self._process.signal(signal.SIGTERM, reason=f"it did not end within {format_seconds(drain_s)}")
-                await _wait_ended(self._process, terminate_s)
+            await _wait_ended(self._process, drain_s)
+            reason = f"it did not end within {format_seconds(drain_s)}"
         finally:
             if self.is_alive:
-                self.kill(reason="it was closed")
+                self.kill(reason=reason)
                 await _wait_ended(self._process, _KILL_GRACE_S)
             if self._own_server is not None:
                 await call(self._own_server.close, name=f"{self.name}-close")
         ended = self.exit
         if ended is None:
-            raise ModelLoadError(f"the process {self.pid} of model {self.name!r} does not even end when killed")
+            raise ModelError(f"the process {self.pid} of model {self.name!r} does not even end when it is killed")
         return ended
 
     def kill(self, *, reason: str = "it was killed on request") -> None:
         """End the process at once; those that wait get ``ModelCrashedError``. Needs no event loop."""
-        self._process.signal(signal.SIGKILL, reason=reason)
+        self._process.kill(reason=reason)
 
 
 async def _answer(future: Future[Any]) -> Any:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["die_with_parent", "find_prctl", "watch_hangup"]
 
 _PR_SET_PDEATHSIG: Final = 1
+_PARENT_CHECK_MS: Final = 1000
+_GONE: Final = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 def find_prctl() -> Callable[..., Any] | None:
@@ -38,13 +40,14 @@ def die_with_parent(prctl: Callable[..., Any] | None, parent_pid: int) -> bool:
     return is_set
 
 
-def watch_hangup(descriptor: int) -> None:
-    """End this process as soon as the other side of the socket is gone, whatever it is doing: for other systems."""
+def watch_hangup(descriptor: int, parent_pid: int) -> None:
+    """End this process when the socket's other side or the parent is gone: for systems without ``prctl``."""
 
     def watch() -> None:
         poller = select.poll()
-        poller.register(descriptor, 0)  # a hang-up is always reported
-        poller.poll()
+        poller.register(descriptor, select.POLLHUP)
+        while os.getppid() == parent_pid and not any(event & _GONE for _, event in poller.poll(_PARENT_CHECK_MS)):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, name="ondol-hangup", daemon=True).start()

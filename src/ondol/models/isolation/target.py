@@ -8,6 +8,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -33,8 +34,8 @@ class Target(NamedTuple):
 def resolve_target(loader: Loader, *, name: str) -> Target:
     """Return ``loader`` as a path, after a look whether a new process can find it.
 
-    A function is looked up here. Of a text only the module is looked for, not imported: that may be just what
-    this process is to be spared.
+    A function is looked up here. Of a text only the module is looked for, not imported, nor are its packages: that may
+    be just what this process is to be spared.
 
     Raises:
         ConfigurationError: it is a lambda, a function within a function, bound to an object, part of the script that
@@ -56,13 +57,33 @@ def _checked_path(path: str, name: str) -> str:
     if not _PATH.fullmatch(path):
         raise _refusal(name, f"{path!r} is no import path")
     module = path.partition(":")[0]
-    try:
-        is_found = importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        is_found = False
-    if not is_found:
+    if module == "__main__":
+        raise _refusal(name, f"{path!r} is in the script that was started, which another process must not run again")
+    if not _is_findable(module):
         raise _refusal(name, f"{path!r} is in a module that cannot be found")
     return path
+
+
+def _is_findable(module: str) -> bool:
+    """Tell whether there is such a module. Packages above it are imported only if nothing else can tell."""
+    try:
+        return _is_found_aside(module) or importlib.util.find_spec(module) is not None
+    except Exception:  # noqa: BLE001  # a package may raise anything when it is imported
+        return False
+
+
+def _is_found_aside(module: str) -> bool:
+    """Look for the file of a module where its packages lie, without importing them."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    for part in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        try:
+            spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+        except KeyError:  # a folder without __init__.py in a package: its places are asked of the imported package
+            return False
+    return spec is not None
 
 
 def _path_of(loader: Callable[..., Any], name: str) -> str:
