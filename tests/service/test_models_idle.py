@@ -74,6 +74,22 @@ def test_the_idle_time_can_be_changed_while_running_and_ends_with_a_pin() -> Non
     run_virtual(scenario)
 
 
+def test_nothing_is_unloaded_for_being_idle_that_could_not_come_back() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), ModelPool(clock=clock, idle_ttl_s=10.0, is_lazy_loading_enabled=False)
+        pool.register(fleet.spec("m"))
+        async with pool:
+            await pool.load("m")
+            await asyncio.sleep(100)
+            assert (pool.status("m").state, pool.status("m").idle_ttl_s) == (ModelState.READY, None)
+            pool.configure(is_lazy_loading_enabled=True)
+            await asyncio.sleep(11)
+            assert pool.status("m").state is ModelState.UNLOADED
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)
+
+
 def test_a_base_is_not_idle_while_something_built_on_it_is_loaded() -> None:
     async def scenario(clock: VirtualClock) -> None:
         fleet, pool = Fleet(), ModelPool(clock=clock)

@@ -156,6 +156,25 @@ def test_a_model_that_crashes_again_and_again_is_quarantined() -> None:
     asyncio.run(scenario())
 
 
+def test_what_was_built_on_a_crashed_model_is_loaded_again_without_being_asked_for() -> None:
+    async def scenario() -> None:
+        pool = ModelPool(retry=NOW)
+        events = Events(pool)
+        pool.register(spec())
+        pool.register(ModelSpec("app", lambda: "app", depends_on=("m",)))
+        async with pool:
+            await pool.load("app")
+            pool.configure(is_lazy_loading_enabled=False)
+            async with pool.lease("m") as model:
+                model.kill()
+                await events.wait_for("crashed")
+            await events.wait_for("ready", "app", count=2)
+            async with pool.lease("app"):
+                pass
+
+    asyncio.run(scenario())
+
+
 def test_a_crash_after_a_long_good_time_counts_as_the_first() -> None:
     async def scenario() -> None:
         pool = ModelPool(retry=RetryPolicy(attempts=2, first_s=0.0, stable_s=0.0))

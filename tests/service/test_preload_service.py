@@ -6,7 +6,7 @@ from typing import Any, Self
 import pytest
 
 from ondol.errors import ConfigurationError, DependencyCycleError, LifecycleError, NotStartedError
-from ondol.models import ModelPool, ModelState
+from ondol.models import ModelPool, ModelState, RetryPolicy
 from ondol.preload import Preloader
 from ondol.testing import VirtualClock, run_virtual
 from tests.service.models_fakes import Fleet, check_ended, loader_of, use
@@ -121,6 +121,23 @@ def test_a_failing_preload_is_counted_visible_and_not_repeated() -> None:
             await setup.preloader.wait_idle()
             assert setup.fleet.loads() == ["broken", "fine", "broken", "needs"]
             assert setup.preloader.get_stats()["errors"] == {}
+
+    run_virtual(scenario)
+
+
+def test_what_is_released_from_quarantine_is_preloaded_again() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        setup = Setup(clock, retry=RetryPolicy(attempts=1))
+        setup.pool.configure(is_lazy_loading_enabled=False)
+        setup.fleet.failing.add("m")
+        setup.register("m")
+        async with setup:
+            await setup.preloader.wait_idle()
+            assert setup.pool.status("m").state is ModelState.QUARANTINED
+            setup.fleet.failing.clear()
+            setup.pool.release("m")
+            await setup.preloader.wait_idle()
+            assert setup.pool.status("m").state is ModelState.READY
 
     run_virtual(scenario)
 

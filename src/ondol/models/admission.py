@@ -91,6 +91,7 @@ class Turn:
         victims = choose_victims(candidates(), still_short, below_priority=below) if still_short > 0 else []
         self.is_demand_waiting |= want.is_demand
         if victims or still_short <= 0:
+            self.slots.take(is_demand=want.is_demand)  # or room would be made for more than can load
             self.promised_bytes += need_bytes
             self.is_anything_moving = True
             who = f"{', '.join(victims)} leaving" if victims else "unloads under way"
@@ -100,6 +101,7 @@ class Turn:
             self.is_waiting_for_leases = True
             return Admission(Verdict.WAIT_FOR_LEASES, f"waits for room, everything that could leave is held: {figures}")
         if self.is_anything_moving:
+            self.is_waiting_for_leases = True
             return Admission(Verdict.WAIT, f"waits for room: {figures}")
         return Admission(Verdict.NO_ROOM, f"no room to load {want.name!r} in the background: {figures}")
 

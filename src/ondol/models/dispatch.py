@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from ondol.errors import ModelBudgetError
-from ondol.models.admission import Turn, Verdict, too_large
+from ondol.models.admission import Admission, Turn, Verdict, too_large
 from ondol.models.graph import dependencies
 from ondol.models.ledger import choose_victims
 from ondol.models.queue import Slots, Want, ordered
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ondol.models.entry import Entry
     from ondol.models.loads import Loads
+    from ondol.models.measuring import Measuring
     from ondol.models.registry import Registry
     from ondol.models.residents import Residents
     from ondol.models.setbacks import Setbacks
@@ -32,7 +33,13 @@ class Dispatcher:
     """Looks at everything that is wanted, after each event, and does what may be done now."""
 
     def __init__(
-        self, registry: Registry, residents: Residents, loads: Loads, wants: Wants, setbacks: Setbacks
+        self,
+        registry: Registry,
+        residents: Residents,
+        loads: Loads,
+        wants: Wants,
+        setbacks: Setbacks,
+        measuring: Measuring,
     ) -> None:
         """Act on the parts of one run."""
         self._registry = registry
@@ -40,10 +47,18 @@ class Dispatcher:
         self._loads = loads
         self._wants = wants
         self._setbacks = setbacks
+        self._measuring = measuring
         self._queued: set[str] = set()
 
     def take_turn(self) -> bool:
         """Start, refuse and evict what may be now; return whether returned leases could let something go on."""
+        while (turn := self._look_once()) is None:
+            pass  # it may have been in the way of others
+        return turn.is_waiting_for_leases or self._registry.ledger.excess_bytes > 0
+
+    def _look_once(self) -> Turn | None:
+        """Look at all that is wanted, in order; return ``None`` as soon as something was given up or let go."""
+        self._residents.count_leaving()
         self._shrink()
         self._refuse_too_large()
         wants = ordered(self._to_load())
@@ -58,8 +73,9 @@ class Dispatcher:
         needed_ahead: set[str] = set()
         for want in wants:
             needed_ahead.update(dependencies(self._registry.graph, want.name))
-            self._consider(want, turn, needed_ahead)
-        return turn.is_waiting_for_leases or self._registry.ledger.excess_bytes > 0
+            if not self._consider(want, turn, needed_ahead):
+                return None
+        return turn
 
     def _to_load(self) -> list[Want]:
         return self._wants.to_load(self._residents.ready, self._loads.jobs)
@@ -91,32 +107,44 @@ class Dispatcher:
                 self._registry.move(entries[name], ModelState.QUEUED, "waits for its turn")
         self._queued = names
 
-    def _consider(self, want: Want, turn: Turn, needed_ahead: Collection[str]) -> None:
+    def _consider(self, want: Want, turn: Turn, needed_ahead: Collection[str]) -> bool:
+        """Do about one model what may be done; return false when it was given up, or something let go for it."""
         entry = self._registry.entry(want.name)
-        is_beside = want.name in self._residents.ready
-        if entry.state is not ModelState.QUEUED and not is_beside:
-            return  # it drains or backs off, or what it depends on was given up earlier in this turn
+        if entry.state is not ModelState.QUEUED and want.name not in self._residents.ready:
+            return True  # it drains or backs off
         waits_on = [name for name in entry.spec.depends_on if name not in self._residents.ready]
         if waits_on:
             self._explain(entry, f"waits for {', '.join(waits_on)}, which it depends on")
-            return
-        need_bytes = entry.expected_bytes
+            return True
+        need_bytes = self._measuring.need_bytes(entry)
+        is_to_be_alone = self._measuring.is_to_be_alone(entry, need_bytes)
+        if self._measuring.keeps_waiting(is_to_be_alone=is_to_be_alone):
+            self._explain(entry, "waits while a model whose size is not known is measured")
+            return True
         held = {*needed_ahead, want.name}
         candidates = functools.partial(self._residents.candidates, self._loads.jobs, held)
         admission = turn.judge(want, need_bytes, candidates)
         if admission.verdict is Verdict.START:
-            self._loads.start(entry, is_demand=want.is_demand, need_bytes=need_bytes)
-        elif admission.verdict is Verdict.WAIT:
+            self._loads.start(entry, is_demand=want.is_demand, need_bytes=need_bytes, is_to_be_alone=is_to_be_alone)
+            return True
+        return self._hold_up(entry, admission)
+
+    def _hold_up(self, entry: Entry, admission: Admission) -> bool:
+        """Say why a load does not start, let something go for it, or give it up; return false after the latter two."""
+        name = entry.spec.name
+        if admission.verdict is Verdict.WAIT:
             self._explain(entry, admission.reason)
-            self._residents.evict(admission.victims, f"makes room for {want.name}")
-        elif is_beside:
-            self._wants.no_longer_anew(want.name)
-            self._residents.start_drain(want.name, "there is no room for two copies: the old one goes first")
-        elif admission.verdict is Verdict.NO_ROOM:
+            return not self._residents.evict(admission.victims, f"makes room for {name}")
+        if name in self._residents.ready:
+            self._wants.no_longer_anew(name)
+            self._residents.start_drain(name, "there is no room for two copies: the old one goes first")
+            return False
+        if admission.verdict is Verdict.NO_ROOM:
             self._registry.move(entry, entry.idle_state, admission.reason)
-            self._setbacks.give_up(want.name, ModelBudgetError(admission.reason))
-        else:
-            self._explain(entry, admission.reason)
+            self._setbacks.give_up(name, ModelBudgetError(admission.reason))
+            return False
+        self._explain(entry, admission.reason)
+        return True
 
     def _explain(self, entry: Entry, reason: str) -> None:
         """Say why a wanted model is not loading yet."""

@@ -28,7 +28,7 @@ FOLLOWERS: Final[Mapping[ModelState, frozenset[ModelState]]] = {
     _S.LOADING: frozenset({_S.WARMING, _S.READY, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}) | _FAILURES,
     _S.WARMING: frozenset({_S.READY, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}) | _FAILURES,
     _S.READY: frozenset({_S.DRAINING}) | _FAILURES,  # failures: the process of an isolated model ended
-    _S.DRAINING: frozenset({_S.UNLOADED, _S.READY}),  # ready: a copy loaded beside it takes its place
+    _S.DRAINING: frozenset({_S.UNLOADED, _S.READY}) | _FAILURES,  # but for the first: what a load beside it came to
     _S.UNLOADED: frozenset({_S.QUEUED, _S.BLOCKED, _S.FAILED}),
     _S.FAILED: frozenset({_S.QUEUED, _S.BLOCKED, _S.REGISTERED, _S.UNLOADED}),
     _S.BACKOFF: frozenset({_S.QUEUED, _S.BLOCKED, _S.REGISTERED, _S.UNLOADED, _S.FAILED}),
@@ -49,6 +49,7 @@ class Resident:
         built_on: the models it depends on, as they were when it was loaded.
         supports: what was built on this one, loads under way included; it cannot go before them.
         idle_timer: while its idle time is watched; then ``idle_since_s`` is kept up to date.
+        is_parting: its unload has begun.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Resident:
         "built_on",
         "idle_since_s",
         "idle_timer",
+        "is_parting",
         "leases",
         "model",
         "on_unused",
@@ -75,6 +77,7 @@ class Resident:
         self.supports: set[Resident | LoadJob] = set()
         self.idle_timer: TimerHandle | None = None
         self.idle_since_s = 0.0
+        self.is_parting = False
         self.on_unused: Callable[[], None] | None = None
         """Called when the last lease is returned, or the last of what was built on it has gone."""
         for base in built_on:
@@ -84,6 +87,12 @@ class Resident:
     def is_used(self) -> bool:
         """Whether it is leased, or something in memory was built on it."""
         return bool(self.leases or self.supports)
+
+    def stop_watching_idle(self) -> None:
+        """End the watch of its idle time."""
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+            self.idle_timer = None
 
     def let_go_of_bases(self) -> None:
         """Say that nothing of this one needs what it was built on any more."""
@@ -112,8 +121,12 @@ class Entry:
     use: Use = field(default_factory=Use)
     measured_bytes: int | None = None
     measured_seconds: float | None = None
+    is_size_guessed: bool = False
+    """``measured_bytes`` is a share of what several loads took together; the next that runs alone replaces it."""
+    job: LoadJob | None = None
+    """The load under way."""
     load_started_s: float | None = None
-    """When the load under way began."""
+    """When it began."""
     ready_at_s: float | None = None
     load_count: int = 0
     failure_count: int = 0
@@ -145,6 +158,11 @@ class Entry:
     def expected_bytes(self) -> int:
         """What a load will probably take: measured, else given, else 0."""
         return self.measured_bytes if self.measured_bytes is not None else self.spec.size_bytes or 0
+
+    @property
+    def is_size_known(self) -> bool:
+        """Whether its size was measured or given."""
+        return self.spec.size_bytes is not None or (self.measured_bytes is not None and not self.is_size_guessed)
 
     @property
     def expected_seconds(self) -> float | None:
@@ -182,6 +200,7 @@ class Entry:
         self.spec = spec
         if not is_same:
             self.measured_bytes = self.measured_seconds = None
+            self.is_size_guessed = False
         self.has_outgrown = False
         self.last_error = None
         self.failed_at_s = None
@@ -195,8 +214,8 @@ class Entry:
             self.measured_seconds = estimate.load_seconds
 
     def reset(self, reason: str, now_s: float) -> None:
-        """Become idle from any state: the event loop in which it was loaded or loading is gone."""
-        self.resident = None
+        """Become idle from any state: what was in memory or loading belongs to a run that is over."""
+        self.resident = self.job = None
         self.load_started_s = None
         self.retry_at_s = None
         if self.state not in {ModelState.BLOCKED, ModelState.FAILED, ModelState.QUARANTINED}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ondol.errors import LifecycleError, ModelError
 from ondol.models.loader import call
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ondol.models.spec import ModelSpec
 
 __all__ = ["Isolator", "check_loader", "own_bytes"]
+
+
+_NO_LIMIT_S: Final = 1_000_000.0
+"""Eleven days: what the system calls behind it can still count in milliseconds."""
 
 
 def check_loader(spec: ModelSpec) -> None:
@@ -45,15 +49,14 @@ class Isolator:
 
         if self._server is None:
             self._server = ForkServer()
-        limits = {} if timeout_s is None else {"start_timeout_s": timeout_s}
         return await start_isolated(
             spec.load,
             name=spec.name,
+            start_timeout_s=_NO_LIMIT_S if timeout_s is None else timeout_s,
             call_timeout_s=spec.call_timeout_s,
             server=self._server,
             clock=clock,
             on_exit=on_exit,
-            **limits,
         )
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ondol.errors import ModelLoadError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ondol.models.entry import Resident
     from ondol.models.isolated import Isolator
     from ondol.models.isolation import ModelExit
-    from ondol.models.meter import MemoryMeter
+    from ondol.models.meter import MemoryMeter, Reading
     from ondol.models.parting import Parting
     from ondol.models.spec import ModelSpec
 
@@ -68,6 +69,9 @@ class LoadJob:
         built_on: the models it depends on; they stay until it has ended.
         on_exit: called when the process of an isolated model ends after it was loaded.
         exited: how it ended, if it has.
+        reading: of the memory when it began.
+        is_to_be_alone: others wait for its end, so that its size can be measured.
+        settled_bytes: what was booked for the models in this process's memory when it began.
     """
 
     __slots__ = (
@@ -77,7 +81,10 @@ class LoadJob:
         "built_on",
         "exited",
         "is_demand",
+        "is_to_be_alone",
         "on_exit",
+        "reading",
+        "settled_bytes",
         "spec",
         "task",
         "timeout_s",
@@ -92,6 +99,8 @@ class LoadJob:
         account: str,
         built_on: tuple[Resident, ...],
         timeout_s: float | None,
+        settled_bytes: int = 0,
+        is_to_be_alone: bool = False,
     ) -> None:
         """Prepare the load of ``spec`` in a demand or a background slot."""
         self.spec = spec
@@ -101,6 +110,9 @@ class LoadJob:
         self.timeout_s = timeout_s
         self.task: asyncio.Task[None] | None = None
         self.exited: ModelExit | None = None
+        self.reading: Reading | None = None
+        self.settled_bytes = settled_bytes
+        self.is_to_be_alone = is_to_be_alone
         self.on_exit: Callable[[ModelExit], None] = lambda _exit: None
         self._tools = tools
         self._running: Callable[..., Any] | None = None
@@ -119,15 +131,15 @@ class LoadJob:
     async def bring_up(self, on_warming: Callable[[], None]) -> Loaded:
         """Load and warm up the model.
 
-        Cancellation: a coroutine is cancelled, a process ended. A thread is left behind; a model it still returns is
-        put away. One whose warm-up is left behind is let go of without ``unload``, because the thread may still use it.
+        Cancellation: a coroutine is cancelled, a process ended. A thread is left behind; the model that it still
+        returns, or warms up, is put away when it ends.
 
         Raises:
             LoadTimeout: it took longer than ``timeout_s``.
             BaseException: whatever the loader or the warm-up raised; in the second case the model was put away.
         """
         started_s = self._tools.clock.monotonic()
-        reading = self._tools.meter.begin()
+        reading = self.reading = self._tools.meter.begin()
         growth_bytes = None
         try:
             async with asyncio.timeout(self.timeout_s) as limit:
@@ -165,8 +177,9 @@ class LoadJob:
         self.on_exit(ended)
 
     async def _warm_up(self, warm_up: Callable[[Any], Any], loaded: Loaded) -> None:
+        put_away = None if self.spec.unload is None else functools.partial(_unload_late, self.spec.unload, loaded)
         try:
-            await self._call(warm_up, loaded.model)
+            await self._call(warm_up, loaded.model, put_away=put_away, is_always_put_away=True)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as exc:
@@ -178,11 +191,14 @@ class LoadJob:
                 await self._tools.parting.part_with(self.spec, loaded)
             raise
 
-    async def _call(
-        self, function: Callable[..., Any], *args: Any, put_away: Callable[[Any], Any] | None = None
-    ) -> Any:
+    async def _call(self, function: Callable[..., Any], *args: Any, **put_away: Any) -> Any:
         self._running = function
         try:
-            return await call(function, *args, name=self.spec.name, put_away=put_away)
+            return await call(function, *args, name=self.spec.name, **put_away)
         finally:
             self._running = None
+
+
+def _unload_late(unload: Callable[[Any], Any], loaded: Loaded, _result: object) -> Any:
+    model, loaded.model = loaded.model, None
+    return unload(model)

@@ -15,6 +15,8 @@ import threading
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
+from ondol.models.turns import TURNS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +44,8 @@ class _OneThread(Executor):
 
         def work() -> None:
             try:
-                result = fn(*args, **kwargs)
+                with TURNS:
+                    result = fn(*args, **kwargs)
             except Exception as exc:  # noqa: BLE001  # it is the waiter's
                 future.set_exception(_carried(exc))
             except BaseException as exc:  # noqa: BLE001  # SystemExit in a thread would end it in silence
@@ -53,12 +56,14 @@ class _OneThread(Executor):
         threading.Thread(target=work, name=self._name, daemon=True).start()
         return future
 
-    def put_away_late(self, put_away: Callable[[Any], Any]) -> None:
-        """Call ``put_away`` with the result when it comes, in a thread."""
+    def put_away_late(self, put_away: Callable[[Any], Any], *, is_always: bool) -> None:
+        """Call ``put_away`` in a thread with the result when it comes; if ``is_always`` with ``None`` when none comes."""
 
         def arrived(future: Future[Any]) -> None:
-            if future.exception() is None:
-                threading.Thread(target=_quietly, args=(put_away, future.result()), daemon=True).start()
+            has_failed = future.exception() is not None
+            if is_always or not has_failed:
+                result = None if has_failed else future.result()
+                threading.Thread(target=_quietly, args=(put_away, result), daemon=True).start()
 
         self._future.add_done_callback(arrived)
 
@@ -79,12 +84,16 @@ def _quietly(put_away: Callable[[Any], Any], result: Any) -> None:
         rest = put_away(result)
         if inspect.iscoroutine(rest):
             asyncio.run(rest)  # the loop it was meant for may be gone, this thread is all there is
-    except Exception:
+    except BaseException:  # nobody is above this thread who could do anything about it
         logger.exception("putting away a model that came too late failed")
 
 
 async def call(
-    function: Callable[..., Any], *args: Any, name: str, put_away: Callable[[Any], Any] | None = None
+    function: Callable[..., Any],
+    *args: Any,
+    name: str,
+    put_away: Callable[[Any], Any] | None = None,
+    is_always_put_away: bool = False,
 ) -> Any:
     """Return what ``function(*args)`` returns, awaited if need be, without holding up the loop.
 
@@ -94,6 +103,7 @@ async def call(
         args: its arguments.
         name: names the thread.
         put_away: called with the result of a thread that ends after the caller was cancelled.
+        is_always_put_away: call it with ``None`` when such a thread fails.
 
     Cancellation: cancels a coroutine; a thread cannot be stopped, it is left behind and its result put away.
     """
@@ -105,6 +115,6 @@ async def call(
         result = await asyncio.get_running_loop().run_in_executor(thread, work)
     except asyncio.CancelledError:
         if put_away is not None:
-            thread.put_away_late(put_away)
+            thread.put_away_late(put_away, is_always=is_always_put_away)
         raise
     return await result if inspect.isawaitable(result) else result

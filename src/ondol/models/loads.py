@@ -42,7 +42,12 @@ class Loads:
         self._residents = residents
         self._steering = steering
 
-    def start(self, entry: Entry, *, is_demand: bool, need_bytes: int) -> None:
+    @property
+    def is_measuring(self) -> bool:
+        """Whether the sizes of models are measured."""
+        return self._tools.meter.is_measuring
+
+    def start(self, entry: Entry, *, is_demand: bool, need_bytes: int, is_to_be_alone: bool = False) -> None:
         """Reserve the bytes and begin; the caller has seen to it that they fit and that the dependencies are ready.
 
         A model that is ready is loaded anew beside the copy that serves.
@@ -59,6 +64,8 @@ class Loads:
             account=account,
             built_on=tuple(self._residents.ready[name] for name in spec.depends_on),
             timeout_s=spec.load_timeout_s or registry.options.load_timeout_s,
+            settled_bytes=self._settled_bytes(),
+            is_to_be_alone=is_to_be_alone,
         )
         self.jobs[spec.name] = entry.job = job
         entry.load_started_s = registry.clock.monotonic()
@@ -130,10 +137,7 @@ class Loads:
     async def _admit(self, entry: Entry, job: LoadJob, loaded: Loaded) -> None:
         """Make a loaded model ready when it is still wanted like this and there is room for what it really takes."""
         registry = self._registry
-        has_unloaded = registry.has_unloaded and not loaded.growth_is_own
-        size_bytes = judge_size(
-            loaded.growth_bytes, entry.expected_bytes, has_unloaded=has_unloaded, stated_bytes=loaded.stated_bytes
-        )
+        size_bytes = self._size_of(entry, job, loaded)
         while not self._is_outdated(entry, job):
             if job.exited is not None:
                 await self._put_away(job, loaded)
@@ -149,7 +153,37 @@ class Loads:
         if self._is_outdated(entry, job):
             self._given_up(entry, job, "loaded, but no longer wanted like this")
         else:
-            self._outgrown(entry, job, size_bytes)
+            self._outgrown(entry, job, loaded, size_bytes)
+
+    def _size_of(self, entry: Entry, job: LoadJob, loaded: Loaded) -> int:
+        """Return the bytes to book for a model that is loaded: measured, stated, expected, or its share of a guess."""
+        stated_bytes = loaded.stated_bytes
+        if loaded.growth_bytes is None and stated_bytes is None and not entry.is_size_known:
+            return self._shared_growth(job) or self._registry.ledger.size(job.account)
+        has_unloaded = self._registry.has_unloaded and not loaded.growth_is_own
+        expected_bytes = 0 if entry.is_size_guessed else entry.expected_bytes
+        return judge_size(loaded.growth_bytes, expected_bytes, has_unloaded=has_unloaded, stated_bytes=stated_bytes)
+
+    def _shared_growth(self, job: LoadJob) -> int:
+        """Return a load's share of what the process grew by since it began, when several ran at once.
+
+        What was settled meanwhile, or is expected of others under way, is theirs; the rest is divided among those whose
+        size nobody knows. One share may be wrong; together they are right. 0 when something was unloaded meanwhile.
+        """
+        grown_bytes = self._tools.meter.shared_growth_since(job.reading) if job.reading is not None else None
+        if grown_bytes is None:
+            return 0
+        entries = self._registry.entries
+        beside = [entries[name] for name, other in self.jobs.items() if other is not job]
+        beside = [entry for entry in beside if entry.spec.isolation == "thread"]
+        known_bytes = sum(entry.expected_bytes for entry in beside if entry.is_size_known)
+        others_bytes = self._settled_bytes() - job.settled_bytes + known_bytes
+        return max(0, grown_bytes - others_bytes) // (1 + sum(not entry.is_size_known for entry in beside))
+
+    def _settled_bytes(self) -> int:
+        """Return what is booked for the models in this process's memory."""
+        alive = self._registry.alive.items()
+        return sum(self._registry.ledger.size(account) for account, held in alive if held.spec.isolation == "thread")
 
     def _make_room(self, job: LoadJob, size_bytes: int) -> list[asyncio.Task[None]]:
         """Let others go, or else the copy that served so far; return the unloads."""
@@ -177,9 +211,10 @@ class Loads:
         has_lost_dependency = any(ready.get(base.spec.name) is not base for base in job.built_on)
         return self._steering.is_closing or job.spec is not entry.spec or has_lost_dependency
 
-    def _outgrown(self, entry: Entry, job: LoadJob, size_bytes: int) -> None:
+    def _outgrown(self, entry: Entry, job: LoadJob, loaded: Loaded, size_bytes: int) -> None:
         """Remember the real size; the load is repeated once there is that much room, but only once."""
         name = entry.spec.name
+        entry.is_size_guessed |= loaded.growth_bytes is None and not entry.is_size_known
         entry.measured_bytes = size_bytes
         error = too_large(name, size_bytes, self._residents.bytes_beside(name), self._registry.ledger.limit_bytes)
         if error is None and entry.has_outgrown:
@@ -194,8 +229,10 @@ class Loads:
     def _became_ready(self, entry: Entry, job: LoadJob, loaded: Loaded, size_bytes: int) -> None:
         registry = self._registry
         name = job.spec.name
-        if size_bytes and (loaded.growth_bytes is not None or loaded.stated_bytes):
-            entry.measured_bytes = size_bytes
+        if loaded.growth_bytes is not None or loaded.stated_bytes is not None:
+            entry.measured_bytes, entry.is_size_guessed = size_bytes, False
+        elif size_bytes and not entry.is_size_known:
+            entry.measured_bytes, entry.is_size_guessed = size_bytes, True
         entry.measured_seconds = learnt_seconds(entry.measured_seconds, loaded.seconds)
         entry.load_count += 1
         entry.last_error = None
@@ -204,7 +241,8 @@ class Loads:
         entry.ready_at_s = registry.clock.monotonic()
         registry.totals.loads += 1
         registry.totals.load_seconds += loaded.seconds
-        registry.learn(name, Estimate(job.spec.version, entry.measured_bytes, entry.measured_seconds))
+        learnt_bytes = None if entry.is_size_guessed else entry.measured_bytes
+        registry.learn(name, Estimate(job.spec.version, learnt_bytes, entry.measured_seconds))
         self._return_to_loading(entry)
         registry.move(entry, ModelState.READY, f"ready after {format_seconds(loaded.seconds)}")
         registry.record("models.load_time", loaded.seconds, "seconds", model=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -41,7 +42,7 @@ class Parting:
 
         Cancellation: the model is let go of all the same; what runs in a thread is left behind.
         """
-        reading = self._meter.begin()
+        reading = self._meter.begin(is_unload=True)
         trace: weakref.ref[Any] | None = None
         try:
             went_well = has_crashed or await _unload(spec, owner.model)
@@ -59,7 +60,10 @@ class Parting:
             owner.model = None
             self._meter.end(reading)
         if self._release_memory is not None and spec.isolation == "thread":
-            await call(_give_back, trace, self._release_memory, name=f"{spec.name}-memory")
+            try:
+                await call(_give_back, trace, self._release_memory, name=f"{spec.name}-memory")
+            except Exception:
+                logger.exception("handing free memory back to the system failed")
         return went_well
 
     async def part_with_all(self, residents: Iterable[Resident]) -> None:
@@ -73,7 +77,12 @@ async def _unload(spec: ModelSpec, model: Any) -> bool:
         return True
     try:
         await call(spec.unload, model, name=spec.name)
-    except (Exception, SystemExit):
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as exc:
+        task = asyncio.current_task()
+        if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # else its own: it waited for something that it had cancelled itself
         logger.exception("unloading model %s failed", spec.name, extra={"fields": {"model": spec.name}})
         return False
     return True

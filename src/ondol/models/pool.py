@@ -195,13 +195,17 @@ class ModelPool:
         await asyncio.shield(self._stopping)
 
     async def _close(self, run: PoolRun, grace_s: float) -> None:
+        is_over = True
         try:
             await run.close(grace_s)
             await self._memory.stop()
             await self._isolator.close()
+        except asyncio.CancelledError:
+            is_over = False  # the loop ends: the next start or stop sees to what is left in memory
+            raise
         finally:
             with self._registry.lock:
-                self._run = self._stopping = None
+                self._run, self._stopping = None if is_over else run, None
 
     async def __aenter__(self) -> Self:
         """Start it."""

@@ -14,7 +14,8 @@ MemoryProbe = Callable[[], int]
 """Returns the resident set size of this process in bytes."""
 
 Listener = Callable[[str, str], None]
-"""Takes ``(event, model name)``. Events: ``registered`` ``leased`` ``ready`` ``failed`` ``crashed`` ``unloaded``.
+"""Takes ``(event, model name)``. Events: ``registered`` ``leased`` ``ready`` ``failed`` ``crashed`` ``released``
+``unloaded``.
 
 ``registered`` comes in the thread that registers, the others in the pool's event loop. It must return at once."""
 

@@ -173,6 +173,8 @@ class Registry:
     def abandon(self, reason: str) -> list[Resident]:
         """Make all models idle, whatever they are, and return every copy in memory whose unload had not begun."""
         self._has_abandoned = True  # what is left of the old tasks may still give bytes back, under the old names
+        for resident in self.alive.values():
+            resident.on_unused = None  # who waited for that did so in a loop that is closed
         left_behind = [resident for resident in self.alive.values() if not resident.is_parting]
         self.alive.clear()
         self.ledger.clear()
@@ -193,8 +195,8 @@ class Registry:
 
     def idle_ttl_s(self, entry: Entry) -> float | None:
         """Return after how long without use a model is unloaded; ``None`` is never."""
-        if entry.is_pinned:
-            return None
+        if entry.is_pinned or not self.options.is_lazy_loading_enabled:
+            return None  # without loading on use it could not come back
         return self.options.idle_ttl_s if entry.spec.idle_ttl_s is None else entry.spec.idle_ttl_s
 
     # What is learnt

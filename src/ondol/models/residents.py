@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ondol.models.graph import dependencies
 from ondol.models.ledger import Candidate, Phase
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Residents"]
 
 logger = logging.getLogger("ondol.models")
+
+_WANTED: Final = frozenset({ModelState.QUEUED, ModelState.BACKOFF})
 
 
 class Residents:
@@ -69,25 +71,33 @@ class Residents:
             entry.ready_at_s or 0.0 if used_at_s is None else used_at_s,
             resident.spec.priority,
             is_held=bool(resident.leases) or entry.is_pinned or name in held or self._supports_other(resident),
-            dependents=frozenset(self._registry.needed_by.get(name, ())).intersection(self.ready),
+            dependents=self._dependents(resident),
         )
+
+    def _dependents(self, resident: Resident) -> frozenset[str]:
+        """Return the ready models that depend on it, or did when they were loaded."""
+        name = resident.spec.name
+        built_on_it = (user.spec.name for user in resident.supports)
+        return frozenset((*self._registry.needed_by.get(name, ()), *built_on_it)).intersection(self.ready) - {name}
 
     def _supports_other(self, resident: Resident) -> bool:
         """Tell whether something was built on it that cannot leave together with it: a load, or what leaves already."""
         return any(self.ready.get(user.spec.name) is not user for user in resident.supports)
 
     def bytes_beside(self, name: str) -> int:
-        """Return what has to stay while ``name`` is loaded: its dependencies and pinned models."""
-        staying = set(dependencies(self._registry.graph, name))
-        staying.update(other for other in self.ready if self._registry.entries[other].is_pinned)
-        return sum(self._bytes_of(other) for other in staying - {name})
-
-    def _bytes_of(self, name: str) -> int:
-        resident = self.ready.get(name)
-        if resident is not None:
-            return self._registry.ledger.size(resident.account)
-        entry = self._registry.entries.get(name)
-        return entry.expected_bytes if entry is not None else 0
+        """Return what has to stay while ``name`` is loaded: pinned models, what it depends on, and what those need."""
+        needed = dependencies(self._registry.graph, name)
+        pinned = (other for other in self.ready if self._registry.entries[other].is_pinned)
+        staying: set[Resident] = set()
+        waiting = [self.ready[other] for other in (*needed, *pinned) if other in self.ready]
+        while waiting:
+            resident = waiting.pop()
+            if resident.spec.name != name and resident not in staying:
+                staying.add(resident)
+                waiting.extend(resident.built_on)
+        entries = self._registry.entries
+        to_come = (entries[other].expected_bytes for other in needed if other in entries and other not in self.ready)
+        return sum(self._registry.ledger.size(resident.account) for resident in staying) + sum(to_come)
 
     # Leaving
 
@@ -104,19 +114,34 @@ class Residents:
         """Take a ready model out of use and unload it once its leases are back; dependents go with it."""
         resident = self.ready.pop(name)
         self._registry.move(self._registry.entry(name), ModelState.DRAINING, reason)
-        for other in self._registry.needed_by.get(name, ()):
+        for other in self._dependents(resident):
             if other in self.ready:
                 self.start_drain(other, f"{name}, which it depends on, goes ({reason})")
         return self.retire(resident, reason)
 
     def retire(self, resident: Resident, reason: str, *, has_crashed: bool = False) -> asyncio.Task[None]:
         """Unload a copy that is not to be leased any more, once nobody uses it (a crashed one at once)."""
-        if has_crashed or not resident.leases:
+        resident.stop_watching_idle()
+        if has_crashed or self._is_free_to_go(resident):
             self._registry.ledger.leave(resident.account)
         work = self._drain(resident, reason, has_crashed=has_crashed)
         task = asyncio.get_running_loop().create_task(work, name=f"ondol-unload-{resident.account}")
         self.drains[resident.account] = task
         return task
+
+    def count_leaving(self) -> None:
+        """Count the bytes of those as leaving that wait for no lease any more, neither directly nor indirectly."""
+        ledger = self._registry.ledger
+        waiting = [self._registry.alive[account] for account in self.drains if ledger.phase(account) is Phase.RESIDENT]
+        while going := [resident for resident in waiting if self._is_free_to_go(resident)]:
+            for resident in going:
+                ledger.leave(resident.account)
+                waiting.remove(resident)
+
+    def _is_free_to_go(self, resident: Resident) -> bool:
+        """Tell whether what leaves waits for nothing but unloads that are under way."""
+        ledger = self._registry.ledger
+        return not resident.leases and all(ledger.phase(user.account) is Phase.LEAVING for user in resident.supports)
 
     def drains_of(self, name: str) -> list[asyncio.Task[None]]:
         """Return the unloads of all copies of a model."""
@@ -130,47 +155,60 @@ class Residents:
                 await _unused(resident)
             if ledger.phase(resident.account) is Phase.RESIDENT:
                 ledger.leave(resident.account)
-            self._registry.has_unloaded = True
+                self._steering.ended()
+            resident.is_parting = self._registry.has_unloaded = True
             if not await self._parting.part_with(resident.spec, resident, has_crashed=has_crashed):
                 self._registry.totals.unload_failures += 1
-        except asyncio.CancelledError:
+        except GeneratorExit:
+            raise  # its loop was closed: the registry was told, or will be
+        except BaseException:
             self._steering.torn_down()  # only a stop out of patience or the end of the loop cancels this
             logger.warning("model %s was let go of without unloading it: %d lease(s) held", name, resident.leases)
+            self._gone(resident, reason)
             raise
-        finally:
-            resident.let_go_of_bases()
-            resident.model = None
-            ledger.release(resident.account)
-            del self.drains[resident.account], self._registry.alive[resident.account]
-            self._gone(self._registry.entry(name), resident, reason)
-            self._steering.ended()
+        self._gone(resident, reason)
 
-    def _gone(self, entry: Entry, resident: Resident, reason: str) -> None:
+    def _gone(self, resident: Resident, reason: str) -> None:
+        resident.let_go_of_bases()
+        resident.model = None
+        self._registry.ledger.release(resident.account)
+        del self.drains[resident.account], self._registry.alive[resident.account]
+        entry = self._registry.entry(resident.spec.name)
         if entry.resident is resident:  # else another copy has taken its place, or it crashed
             entry.resident = None
-            self._registry.move(entry, ModelState.UNLOADED, reason)
+            if entry.state is ModelState.DRAINING:  # else a load beside it has failed meanwhile
+                self._registry.move(entry, ModelState.UNLOADED, reason)
+            if entry.job is not None and entry.state is ModelState.UNLOADED:
+                self._registry.move_back_to_loading(entry)
             self._registry.announce("unloaded", entry.spec.name)
+        self._steering.ended()
 
     # Idle models
 
     def watch_idle(self, resident: Resident) -> None:
         """Watch (anew) how long a ready model is not used, if it is to go after some time."""
-        if resident.idle_timer is not None:
-            resident.idle_timer.cancel()
-            resident.idle_timer = None
-        else:
+        if resident.idle_timer is None:
             resident.idle_since_s = self._registry.clock.monotonic()
+        resident.stop_watching_idle()
         entry = self._registry.entry(resident.spec.name)
         ttl_s = self._registry.idle_ttl_s(entry)
         if ttl_s is None or self.ready.get(entry.spec.name) is not resident or self._steering.is_closing:
             return
-        idle_s = 0.0 if resident.is_used else self._registry.clock.monotonic() - resident.idle_since_s
-        if idle_s >= ttl_s and entry.load_started_s is None:
+        is_needed = resident.is_used or self._is_wanted(entry)
+        idle_s = 0.0 if is_needed else self._registry.clock.monotonic() - resident.idle_since_s
+        if idle_s >= ttl_s:
             self._registry.totals.idle_unloads += 1
             self.start_drain(entry.spec.name, f"not used for {format_seconds(idle_s)}")
+            self._steering.ended()
             return
         loop = asyncio.get_running_loop()
         resident.idle_timer = loop.call_later(max(ttl_s - idle_s, 0.001), self.watch_idle, resident)
+
+    def _is_wanted(self, entry: Entry) -> bool:
+        """Tell whether it serves while another copy loads, or whether what depends on it is about to load."""
+        entries = self._registry.entries
+        dependents = self._registry.needed_by.get(entry.spec.name, ())
+        return entry.load_started_s is not None or any(entries[other].state in _WANTED for other in dependents)
 
 
 async def _unused(resident: Resident) -> None:

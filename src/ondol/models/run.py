@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from ondol.errors import (
     AlreadyClosedError,
     LeaseTimeoutError,
+    ModelError,
     ModelLoadError,
     ModelNotLoadedError,
 )
 from ondol.models.dispatch import Dispatcher
 from ondol.models.graph import dependencies, load_order, missing
 from ondol.models.loads import Loads
+from ondol.models.measuring import Measuring
 from ondol.models.residents import Residents
 from ondol.models.setbacks import Setbacks, quarantine_error
 from ondol.models.spec import ModelState
@@ -56,8 +58,12 @@ class PoolRun:
         self._waiters = Waiters(self.give_back)
         self._wants = Wants(registry, self._waiters.has_demand)
         self._setbacks = Setbacks(registry, self._wants, self._waiters, self._dispatch, draw)
-        self._dispatcher = Dispatcher(registry, self._residents, self._loads, self._wants, self._setbacks)
+        self._measuring = Measuring(registry, self._residents, self._loads, self._dispatch)
+        self._dispatcher = Dispatcher(
+            registry, self._residents, self._loads, self._wants, self._setbacks, self._measuring
+        )
         self._is_waiting_for_leases = False
+        registry.on_ended = self._dispatch
 
     # Callers
 
@@ -85,7 +91,7 @@ class PoolRun:
         asked_at_s = self._registry.clock.monotonic()
         waiter = self._ask(name, is_demand=True, is_lease=True)
         timeout_s = self._registry.options.lease_timeout_s
-        resident = await self._waiters.wait(waiter, timeout_s, functools.partial(self._timed_out, name, timeout_s))
+        resident = await self._wait(waiter, timeout_s, functools.partial(self._timed_out, name, timeout_s))
         waited_s = self._registry.clock.monotonic() - asked_at_s
         self._registry.record("models.lease_wait", waited_s, "seconds", model=name)
         return resident
@@ -95,7 +101,7 @@ class PoolRun:
         self._registry.entry(name)
         if name not in self.ready:
             waiter = self._ask(name, is_demand=not is_background, is_lease=False)
-            await self._waiters.wait(waiter, None, TimeoutError)
+            await self._wait(waiter, None, TimeoutError)
 
     async def reload(self, name: str) -> None:
         """Return once a new copy serves; the old one goes when its leases are back."""
@@ -106,7 +112,7 @@ class PoolRun:
             await asyncio.wait([job.task])  # it began before this was asked for: it may be of yesterday's weights
         self._registry.totals.reloads += is_anew
         waiter = self._ask(name, is_demand=True, is_lease=False, is_anew=is_anew)
-        await self._waiters.wait(waiter, None, TimeoutError)
+        await self._wait(waiter, None, TimeoutError)
 
     async def unload(self, name: str) -> bool:
         """Wait for a load under way and for the leases, then unload; return whether there was something to unload."""
@@ -116,8 +122,12 @@ class PoolRun:
         if job is not None and job.task is not None:
             await asyncio.wait([job.task])
         if name in self.ready and not self.is_closing:
-            self._wants.drop(name)
+            if self._waiters.has_demand(name):
+                self._wants.no_longer_anew(name)  # a reload that has not begun: it is served once this one has gone
+            else:
+                self._wants.drop(name)
             self._residents.start_drain(name, "unloaded on request")
+            self._dispatch()
         drains = self._residents.drains_of(name)
         if drains:
             await asyncio.wait(drains)
@@ -130,6 +140,16 @@ class PoolRun:
             self._dispatch()
         return False
 
+    async def _wait(
+        self, waiter: Waiter, timeout_s: float | None, make_timeout: Callable[[], BaseException]
+    ) -> Resident:
+        try:
+            return await self._waiters.wait(waiter, timeout_s, make_timeout)
+        except (asyncio.CancelledError, LeaseTimeoutError):
+            if waiter.is_demand and not self._waiters.has_demand(waiter.name):
+                self._dispatch()  # the load is less urgent now: others may go first
+            raise
+
     def release(self, name: str) -> bool:
         """End a backoff or a quarantine."""
         return self._setbacks.release(self._registry.entry(name))
@@ -141,7 +161,8 @@ class PoolRun:
     def _ask(self, name: str, *, is_demand: bool, is_lease: bool, is_anew: bool = False) -> Waiter:
         self._check_open()
         entry = self._registry.entry(name)
-        self._check_possible(name)
+        if error := self._impossible(name):
+            raise error
         options = self._registry.options
         if is_lease and not options.is_lazy_loading_enabled and entry.state not in _COMING:
             self._check_expected(entry)
@@ -151,13 +172,17 @@ class PoolRun:
         self._dispatch()
         return waiter
 
-    def _check_possible(self, name: str) -> None:
+    def _impossible(self, name: str) -> ModelError | None:
+        """Return why a model cannot be had, whoever asks for it; ``None`` when it may be."""
+        if name not in self._registry.entries:
+            return None
         if error := self._missing_error(name):
-            raise error
+            return error
         for member in (*dependencies(self._registry.graph, name), name):
             entry = self._registry.entries[member]
             if entry.state is ModelState.QUARANTINED:
-                raise quarantine_error(entry, name)
+                return quarantine_error(entry, name)
+        return None
 
     def _check_expected(self, entry: Entry) -> None:
         name = entry.spec.name
@@ -188,18 +213,24 @@ class PoolRun:
     def registered(self, name: str) -> None:
         """Take note of a specification that is new, or that replaced another."""
         self._registry.review(name)
+        affected = load_order(self._registry.needed_by, [name])
+        self._setbacks.reviewed(affected)
         if self.is_closing:
             return
-        for other in load_order(self._registry.needed_by, [name]):
-            if error := self._missing_error(other):
-                if other in self._wants:
-                    self._setbacks.give_up(other, error)
-            elif (held := self.ready.get(other)) is not None and held.spec is not self._registry.entry(other).spec:
+        for other in reversed(affected):
+            if error := self._impossible(other):
+                self._setbacks.give_up(other, error)
+        if name in self.ready:
+            self._residents.watch_idle(self.ready[name])
+        for other in affected:
+            if (held := self.ready.get(other)) is not None and held.spec is not self._registry.entry(other).spec:
                 self._renew(other, "ready; another specification was registered and loads beside it")
         self._dispatch()
 
     def _renew(self, name: str, reason: str) -> None:
-        """Load a ready model anew beside itself, in the background."""
+        """Load a ready model anew beside itself, in the background; when it cannot be loaded it serves on as it is."""
+        if self._impossible(name) is not None:
+            return
         self._registry.totals.reloads += 1
         self._wants.ask(name, self._registry.clock.monotonic(), is_anew=True)
         self._registry.move(self._registry.entry(name), ModelState.READY, reason)
@@ -211,7 +242,7 @@ class PoolRun:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        if not self.is_closing:
+        if not self.is_closing and not self.loop.is_closed():
             self._is_waiting_for_leases = self._dispatcher.take_turn()
 
     # What loads and unloads report
@@ -249,21 +280,23 @@ class PoolRun:
         entry = self._registry.entry(name)
         del self.ready[name]
         entry.resident = None
-        for other in self._registry.needed_by.get(name, ()):
-            if other in self.ready:
+        dependents = [other for other in load_order(self._registry.needed_by, [name]) if other in self.ready]
+        for other in dependents:
+            if other in self.ready:  # a cascade may have taken it meanwhile
                 self._residents.start_drain(other, f"{name}, which it depends on, crashed")
         self._residents.retire(resident, "it crashed", has_crashed=True)
         if self.is_closing:
             self._registry.move(entry, ModelState.DRAINING, "its process ended while the pool stops")
             self._registry.move(entry, ModelState.UNLOADED, "its process ended while the pool stops")
         else:
-            self._setbacks.crashed(entry, error)
+            self._setbacks.crashed(entry, error, dependents, can_be_loaded=self._impossible(name) is None)
         self._registry.announce("crashed", name)
         self._dispatch()
 
     def ended(self) -> None:
-        """See what may happen now."""
-        self._dispatch()
+        """See what may happen now: in this run, or in the one after it when it is over."""
+        if not self.loop.is_closed():
+            self._registry.on_ended()
 
     def torn_down(self) -> None:
         """Begin nothing more: a task was cancelled from outside."""
@@ -277,6 +310,7 @@ class PoolRun:
         self.is_closing = True
         self._fail_all_waiters()
         self._setbacks.close()
+        self._measuring.close()
         for job in self._loads.jobs.values():
             if job.task is not None and job.is_cancellable:
                 job.task.cancel()

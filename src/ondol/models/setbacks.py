@@ -8,16 +8,17 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ondol.errors import ModelBudgetError, ModelError, ModelLoadError, ModelQuarantinedError
-from ondol.models.graph import load_order
+from ondol.models.graph import load_order, missing
 from ondol.models.retry import is_hopeless
 from ondol.models.spec import ModelState
 from ondol.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ondol.models.entry import Entry
     from ondol.models.registry import Registry
+    from ondol.models.retry import RetryPolicy
     from ondol.models.waiting import Waiters
     from ondol.models.wants import Wants
 
@@ -44,6 +45,7 @@ class Setbacks:
         self._dispatch = dispatch
         self._draw = draw or _draw
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._is_closed = False
 
     def load_failed(self, entry: Entry, error: BaseException, *, cause: BaseException | None, is_serving: bool) -> None:
         """Take note of a load that failed, and see to it that it is tried again or given up.
@@ -69,8 +71,8 @@ class Setbacks:
             self._after(entry, error, cause or error, f"its load failed: {text}")
         registry.announce("failed", name)
 
-    def crashed(self, entry: Entry, error: BaseException) -> None:
-        """Take note that the process of a loaded model ended, and see to it that the model is loaded again."""
+    def crashed(self, entry: Entry, error: BaseException, dependents: Iterable[str], *, can_be_loaded: bool) -> None:
+        """Take note that the process of a loaded model ended; have it, and what was built on it, loaded again."""
         registry = self._registry
         now_s = registry.clock.monotonic()
         retry = registry.options.retry
@@ -80,13 +82,24 @@ class Setbacks:
         entry.note_failure(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", now_s)
         registry.totals.crashes += 1
         registry.record("models.crashes", 1.0, "count", model=entry.spec.name)
-        if retry is not None:
-            self._wants.ask(entry.spec.name, now_s)
-        self._after(entry, error, error, f"it crashed: {entry.last_error}")
+        what = f"it crashed: {entry.last_error}"
+        if entry.job is not None:
+            registry.move(entry, ModelState.FAILED, what)
+            registry.move_back_to_loading(entry)
+            self._log(entry, error, "; a new copy is loaded already")
+        elif retry is None or not can_be_loaded:
+            self._final(entry, ModelState.FAILED, error, error, what)
+            registry.review(entry.spec.name)
+        else:
+            for name in (entry.spec.name, *dependents):
+                self._wants.ask(name, now_s)
+            self._after(entry, error, error, what)
 
     def _after(self, entry: Entry, error: BaseException, cause: BaseException, what: str) -> None:
         retry = self._registry.options.retry
-        if retry is None or (is_hopeless(error) and not retry.is_exhausted(entry.strikes)):
+        if self._is_closed:
+            self._final(entry, entry.idle_state, error, cause, f"{what}; the pool stops, so it is not tried again")
+        elif retry is None or _is_final(entry, error, retry):
             self._final(entry, ModelState.FAILED, error, cause, what)
         elif retry.is_exhausted(entry.strikes):
             reason = f"quarantined after {entry.strikes} failure(s) in a row until it is released; {what}"
@@ -107,8 +120,9 @@ class Setbacks:
         self._timers.pop(entry.spec.name, None)
         if entry.state is ModelState.BACKOFF:
             entry.retry_at_s = None
-            self._registry.totals.retries += 1
-            reason = "is tried again" if entry.spec.name in self._wants else "nobody asks for it any more"
+            is_wanted = entry.spec.name in self._wants
+            self._registry.totals.retries += is_wanted
+            reason = "is tried again" if is_wanted else "nobody asks for it any more"
             self._registry.move(entry, entry.idle_state, reason)
             self._dispatch()
 
@@ -140,6 +154,8 @@ class Setbacks:
                 self._registry.move(entry, *self._state_without(entry, name, error))
 
     def _state_without(self, entry: Entry, name: str, error: BaseException) -> tuple[ModelState, str]:
+        if absent := missing(self._registry.graph, entry.spec.name):
+            return ModelState.BLOCKED, f"waits for {', '.join(absent)}, which nobody has registered"
         if self._registry.failed_dependencies(entry.spec.name):
             return ModelState.BLOCKED, f"its dependency {name} failed: {error}"
         return entry.idle_state, f"not loaded: {error}"
@@ -153,7 +169,16 @@ class Setbacks:
             self._registry.move(entry, entry.idle_state, "released by hand; not asked for")
             self._registry.review(entry.spec.name)
             self._dispatch()
+            self._registry.announce("released", entry.spec.name)
         return was_held
+
+    def reviewed(self, names: Iterable[str]) -> None:
+        """Take note that the states of ``names`` may have changed with a registration."""
+        for name in names:
+            entry = self._registry.entries.get(name)
+            if entry is not None and entry.state is not ModelState.BACKOFF:
+                self._cancel_timer(name)
+                entry.retry_at_s = None
 
     def forget(self, name: str) -> None:
         """Try ``name`` no more by itself: nobody wants it any longer."""
@@ -165,6 +190,7 @@ class Setbacks:
 
     def close(self) -> None:
         """Try nothing again."""
+        self._is_closed = True
         for name in list(self._timers):
             self._cancel_timer(name)
         for entry in self._registry.snapshot():
@@ -182,6 +208,11 @@ def _draw() -> float:
     from random import random  # noqa: PLC0415  # its import costs milliseconds that a start without failures saves
 
     return random()  # noqa: S311  # jitter, no secret
+
+
+def _is_final(entry: Entry, error: BaseException, retry: RetryPolicy) -> bool:
+    """Tell whether trying again is of no use, though the model is not to be quarantined (yet)."""
+    return isinstance(error, ModelBudgetError) or (is_hopeless(error) and not retry.is_exhausted(entry.strikes))
 
 
 def quarantine_error(entry: Entry, wanted: str) -> ModelQuarantinedError:

@@ -128,6 +128,8 @@ class Preloader:
             self._wishes.want_resident([name])
         elif event == "ready":
             self._wishes.end(name, None)
+        elif event == "released":
+            self._wishes.retry(name)
         self._wake()
 
     # Lifecycle

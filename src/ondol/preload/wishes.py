@@ -55,6 +55,12 @@ class Wishes:
         with self._lock:
             self._errors[name] = error
 
+    def retry(self, name: str) -> None:
+        """Try ``name`` again if it is wanted and failed."""
+        with self._lock:
+            if self._errors.get(name) is not None:
+                del self._errors[name]
+
     def use(self, name: str, now_s: float, wall_s: float) -> None:
         """Count one use."""
         with self._lock:
