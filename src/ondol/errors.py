@@ -33,9 +33,11 @@ __all__ = [
     "ServerUnreachableError",
     "SimilarityError",
     "StoreUnavailableError",
+    "TooManyOperationsError",
     "UnencodableValueError",
     "UnknownDocumentError",
     "UnknownModelError",
+    "UnknownOperationError",
     "UnstableKeyError",
 ]
 
@@ -174,6 +176,14 @@ class RemoteModelError(ModelError):
 
 class UnencodableValueError(ModelError, TypeError):
     """A value cannot be sent to or from an isolated model; the message names its type and place."""
+
+
+class TooManyOperationsError(ModelError):
+    """As many operations as are kept run already."""
+
+
+class UnknownOperationError(ModelError, LookupError):
+    """No operation of that id is known (any more)."""
 
 
 class SimilarityError(OndolError):

@@ -286,8 +286,10 @@ class OptimizationService:
                 "ready": status.state is ModelState.READY,
                 "required": status.name in required,
                 "reason": status.reason,
+                "since_s": status.since_s,
                 "progress": status.progress,
                 "eta_s": status.eta_s,
+                "last_error": status.last_error,
             }
             for status in statuses
         ]

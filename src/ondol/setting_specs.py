@@ -183,7 +183,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         maximum=65535,
     ),
     Setting(
-        "data_dir", "ONDOL_DATA_DIR", "str", "Folder of the document store and of the admin token.", default=".ondol"
+        "data_dir",
+        "ONDOL_DATA_DIR",
+        "str",
+        "Folder of the document store, of what is learnt of models (model-estimates.json) and of the admin token.",
+        default=".ondol",
     ),
     Setting("log_dir", "ONDOL_LOG_DIR", "str", "Folder of application.log and performance.log.", default="logs"),
     Setting(

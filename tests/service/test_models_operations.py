@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ondol.errors import AlreadyClosedError, ModelLoadError, UnknownModelError
+from ondol.errors import (
+    AlreadyClosedError,
+    ModelLoadError,
+    TooManyOperationsError,
+    UnknownModelError,
+    UnknownOperationError,
+)
 from ondol.models import ModelPool, ModelSpec
-from ondol.models.actions import ACTIONS, TooManyOperationsError, UnknownOperationError
+from ondol.models.actions import ACTIONS
 from ondol.models.operations import Operations
 from ondol.testing import run_virtual
 from tests.server.http_fakes import FakePool

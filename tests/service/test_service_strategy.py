@@ -108,6 +108,27 @@ def test_contradictions_are_logged_when_they_come_up(caplog: pytest.LogCaptureFi
     run_virtual(scenario)
 
 
+def test_an_idle_time_that_is_not_applied_is_told_at_the_start_and_at_a_switch(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def told() -> int:
+        return sum("no model is unloaded for being idle" in message for message in caplog.messages)
+
+    async def scenario(clock: VirtualClock) -> None:
+        service = make_service(clock, "a", environment="production", model_idle_ttl_s=5.0)
+        async with service:
+            assert told() == 1
+            await service.preloader.wait_idle()
+            await asyncio.sleep(60)
+            assert service.models.status("a").state is ModelState.READY
+            service.switch_strategy(lazy_loading_enabled=True)
+            assert told() == 1
+            service.switch_strategy(lazy_loading_enabled=False)
+            assert told() == 2
+
+    run_virtual(scenario)
+
+
 def test_before_the_start_it_is_remembered_and_a_start_with_settings_wins() -> None:
     async def scenario(clock: VirtualClock) -> None:
         service = make_service(clock, "a")
@@ -146,6 +167,7 @@ def test_readiness_tells_how_far_each_model_is() -> None:
             await asyncio.sleep(1)
             (model,) = service.readiness()["models"]
             assert (round(model["progress"], 3), round(model["eta_s"], 3)) == (0.25, 3.0)
+            assert (round(model["since_s"], 3), model["last_error"]) == (1.0, None)
             await loading
             (model,) = service.readiness()["models"]
             assert model["progress"] == 1.0

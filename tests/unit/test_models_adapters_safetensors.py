@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ondol.errors import ConfigurationError, MissingExtraError, ModelLoadError
+from ondol.errors import MissingExtraError, ModelLoadError
 from ondol.models.adapters.safetensors import safetensors_weights
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_types_that_numpy_lacks_come_from_ml_dtypes(
     assert weights["w"].dtype == values.dtype
     assert weights["w"].astype(np.float32).tolist() == [1, 2, 4]
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
-    with pytest.raises(ConfigurationError, match="pip install ml-dtypes"):
+    with pytest.raises(MissingExtraError, match=r"'ml-dtypes'.*pip install 'ondol\[safetensors\]'"):
         weights["w"]
 
 

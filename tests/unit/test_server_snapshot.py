@@ -17,6 +17,8 @@ READINESS = {
     "models": [{"name": "small", "state": "ready", "ready": True, "reason": "loaded and warm"}],
 }
 
+TIMES = {"since_s": 60.0, "changed_at": 1000.5, "last_used_at": 1030.0, "last_error_at": None}
+
 
 def stats(**changes: Any) -> dict[str, Any]:
     return {
@@ -33,7 +35,9 @@ def stats(**changes: Any) -> dict[str, Any]:
             "saved_seconds": 1.5,
         },
         "models": {
-            "models": [{"name": "small", "state": "ready", "leases": 2, "size_bytes": 10, "load_seconds": 0.5}],
+            "models": [
+                {"name": "small", "state": "ready", "leases": 2, "size_bytes": 10, "load_seconds": 0.5, **TIMES}
+            ],
             "used_bytes": 10,
             "limit_bytes": 100,
         },
@@ -85,6 +89,7 @@ def test_a_model_has_its_figures_from_the_pool_and_its_reason_from_readiness() -
         "retry_in_s": None,
         "last_error": "",
         "is_pinned": False,
+        **TIMES,
     }
 
 

@@ -50,6 +50,24 @@ def test_without_background_preloading_nothing_is_loaded_ahead_of_use_and_the_co
     assert all("ENABLE_BACKGROUND_PRELOADING wins" in warning for warning in strategy.warnings)
 
 
+@pytest.mark.parametrize("combination", list(itertools.product([True, False], repeat=4)))
+def test_where_nothing_loads_on_use_an_idle_time_is_not_applied_and_that_is_told(
+    combination: tuple[bool, bool, bool, bool],
+) -> None:
+    fast, lazy, preload, is_preloading = combination
+    arguments = {
+        "fast_startup": fast,
+        "lazy_loading_enabled": lazy,
+        "preload_models": preload,
+        "preloading_enabled": is_preloading,
+    }
+    without = loading_strategy(resolve(arguments=arguments).values)
+    strategy = loading_strategy(resolve(arguments={**arguments, "model_idle_ttl_s": 60.0}).values)
+    more = strategy.warnings[len(without.warnings) :]
+    assert strategy._replace(warnings=without.warnings) == without
+    assert ["ONDOL_MODEL_IDLE_TTL_S" in text for text in more] == [True] * (not strategy.is_lazy_loading_enabled)
+
+
 @pytest.mark.parametrize("environment", sorted(PROFILES))
 def test_a_switch_to_an_environment_takes_its_three_variables_and_nothing_else(environment: str) -> None:
     settings = resolve(arguments={"environment": "testing", "cache_memory_limit_mb": 7, "api_key": "k"}).values

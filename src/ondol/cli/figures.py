@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from ondol.units import Percent, format_bytes, format_seconds
 
-__all__ = ["about_time", "figures", "reason_beyond", "size_of", "with_numbers"]
+__all__ = ["about_time", "ago", "figures", "reason_beyond", "size_of", "with_numbers"]
 
 Fields = list[tuple[str, str]]
 
 _MISSING: Final = "-"
+_UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _PERCENTAGE: Final = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 
@@ -51,6 +52,20 @@ def about_time(progress: object, eta_s: object) -> str:
     if isinstance(eta_s, (int, float)):
         parts.append(f"{format_seconds(round(eta_s, 1))} left")
     return ", ".join(parts)
+
+
+def ago(seconds: object) -> str:
+    """Return how long ago something was, in one unit; nothing when that is not known.
+
+    >>> ago(0.2), ago(59.9), ago(200), ago(90000), ago(None)
+    ('just now', '59 s ago', '3 min ago', '1 d ago', '')
+    """
+    if not isinstance(seconds, (int, float)):
+        return ""
+    for unit, length_s in _UNITS:
+        if seconds >= length_s:
+            return f"{int(seconds // length_s)} {unit} ago"
+    return "just now"
 
 
 def size_of(size_bytes: object, *, is_known: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -34,7 +35,7 @@ _UNREMARKABLE: Final = frozenset({"ready", "registered", "unloaded"})
 @json_option
 @click.pass_context
 def command(context: click.Context, /, url: str | None, timeout_s: float, is_json: bool) -> None:
-    """Show each model of the running server: its state, how far it is, its size, and what holds it up or it is for.
+    """Show each model of the running server: its state and since when, how far a load is, its size, why or for what.
 
     The commands below change a model. The server is the one of ONDOL_HOST and ONDOL_PORT unless --url names another.
     ONDOL_ADMIN_KEY is sent when set, else ONDOL_API_KEY; the commands below send the server's own token from
@@ -71,6 +72,7 @@ def _print_table(models: Sequence[Mapping[str, Any]]) -> None:
     columns = [
         Column("model", is_whole=True, style="bold"),
         Column("state", is_whole=True, style="cyan"),
+        Column("since", is_whole=True),
         Column("progress", is_whole=True),
         Column("size", is_number=True),
         Column("pinned", is_whole=True),
@@ -81,7 +83,7 @@ def _print_table(models: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _row(model: Mapping[str, Any]) -> list[str]:
-    from ondol.cli.figures import about_time, size_of
+    from ondol.cli.figures import about_time, ago, size_of
 
     status = model.get("status")
     status = status if isinstance(status, dict) else {}
@@ -90,7 +92,8 @@ def _row(model: Mapping[str, Any]) -> list[str]:
     return [
         str(model["id"]),
         state,
-        "" if is_ready else about_time(status.get("progress"), status.get("eta_s")),
+        ago(status.get("since_s")),
+        about_time(status.get("progress"), status.get("eta_s")) if _is_coming(model, status) else "",
         size_of(status.get("size_bytes"), is_known=is_ready),
         "yes" if status.get("is_pinned") else "",
         "yes" if model.get("is_default") else "",
@@ -98,12 +101,29 @@ def _row(model: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _is_coming(model: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Tell whether it is not ready, or is and is loaded anew beside itself."""
+    return model.get("ready") is not True or status.get("progress", 1) != 1
+
+
 def _about(model: Mapping[str, Any], status: Mapping[str, Any], state: str) -> str:
-    from ondol.cli.figures import reason_beyond
+    from ondol.cli.figures import ago, reason_beyond
 
     reason = reason_beyond(state, str(model.get("reason") or ""))
     # Why it is not ready matters more than what it is for, unless nobody has asked for it.
     description = str(model.get("description") or "")
-    about = reason if reason and (state not in _UNREMARKABLE or not description) else description
+    is_remarkable = state not in _UNREMARKABLE or (state == "ready" and _is_coming(model, status))
+    about = reason if reason and (is_remarkable or not description) else description
     error = str(status.get("last_error") or "")
-    return "; ".join(filter(None, [about, f"last error: {error}" if error and error not in about else ""]))
+    if not error or error in about:
+        return about
+    time = ago(_age_s(status, "last_error_at"))
+    return "; ".join(filter(None, [about, f"last error{time and f' ({time})'}: {error}"]))
+
+
+def _age_s(status: Mapping[str, Any], name: str) -> float | None:
+    """Return how long ago a time of ``status`` was, by the server's clock."""
+    times = [status.get(each) for each in ("changed_at", "since_s", name)]
+    changed_at, since_s, at = (each if isinstance(each, (int, float)) else math.nan for each in times)
+    age_s = changed_at + since_s - at
+    return None if math.isnan(age_s) else age_s

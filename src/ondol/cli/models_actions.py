@@ -51,7 +51,8 @@ _ACTIONS: Final = (
     _Action(
         "release",
         "End the quarantine of models.",
-        "End the quarantine of each model NAME, or its wait after a load that failed; the next use loads it.",
+        "End the quarantine of each model NAME, or its wait after a load that failed. It loads at once when somebody "
+        "waits for it or its preload had failed, else with its next use.",
         "released",
     ),
 )

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
-from ondol.errors import ModelError
-
 if TYPE_CHECKING:
     from ondol.models.status import ModelStatus
 
-__all__ = ["ACTIONS", "Action", "Controllable", "Operation", "TooManyOperationsError", "UnknownOperationError"]
+__all__ = ["ACTIONS", "Action", "Controllable", "Operation"]
 
 Action = Literal["load", "unload", "pin", "unpin", "reload", "release"]
 ACTIONS: Final[tuple[Action, ...]] = ("load", "unload", "pin", "unpin", "reload", "release")
-
-
-class TooManyOperationsError(ModelError):
-    """As many operations as are kept run already."""
-
-
-class UnknownOperationError(ModelError, LookupError):
-    """No operation of that id is known (any more)."""
 
 
 class Controllable(Protocol):

@@ -8,8 +8,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final
 
-from ondol.errors import AlreadyClosedError
-from ondol.models.actions import Action, Operation, TooManyOperationsError, UnknownOperationError
+from ondol.errors import AlreadyClosedError, TooManyOperationsError, UnknownOperationError
+from ondol.models.actions import Action, Operation
 from ondol.models.spec import ModelState
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from ondol.models.isolated import Isolator, check_loader
 from ondol.models.job import Tools
 from ondol.models.lease import Lease
 from ondol.models.ledger import Ledger
+from ondol.models.loops import in_loop
 from ondol.models.meter import MemoryMeter
 from ondol.models.options import Options, check_bound
 from ondol.models.parting import Parting
@@ -138,7 +139,7 @@ class ModelPool:
                 self._registry.review(spec.name)
                 run = None
         if run is not None:
-            _in_loop(run.loop, run.registered, spec.name)
+            in_loop(run.loop, run.registered, spec.name)
         self._registry.announce("registered", spec.name)
 
     async def start(self) -> None:
@@ -374,7 +375,7 @@ class ModelPool:
     def _reconsider(self) -> None:
         run = self._run
         if run is not None and not run.loop.is_closed():
-            _in_loop(run.loop, run.reconsider)
+            in_loop(run.loop, run.reconsider)
 
     def set_expected(self, names: Collection[str]) -> None:
         """Name the models that somebody is going to load ahead of use.
@@ -390,15 +391,3 @@ class ModelPool:
     def get_stats(self) -> dict[str, Any]:
         """Return the figures of the pool and of each model as plain data."""
         return figures(self._registry.totals, self._registry.ledger, self.statuses())
-
-
-def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
-    """Call in the loop's thread: at once when this is it."""
-    try:
-        is_here = asyncio.get_running_loop() is loop
-    except RuntimeError:
-        is_here = False
-    if is_here:
-        function(*args)
-    else:
-        loop.call_soon_threadsafe(function, *args)

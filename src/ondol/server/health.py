@@ -18,7 +18,7 @@ __all__ = ["livez", "readyz"]
 
 _ALIVE = b'{"status":"alive"}'
 _NO_STORE = {"Cache-Control": "no-store"}
-_SHOWN = ("name", "state", "ready", "reason", "progress", "eta_s")
+_SHOWN = ("name", "state", "ready", "reason", "since_s", "progress", "eta_s", "last_error")
 
 
 async def livez(_request: Request) -> Response:

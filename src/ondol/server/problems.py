@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ondol import errors
-from ondol.models.actions import TooManyOperationsError, UnknownOperationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,7 +128,7 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
     UnauthorizedError: ProblemType(401, "unauthorized", "The API key is missing or wrong"),
     errors.UnknownModelError: ProblemType(404, "unknown-model", "There is no model of that name"),
     errors.UnknownDocumentError: ProblemType(404, "unknown-document", "There is no document of that id"),
-    UnknownOperationError: ProblemType(404, "unknown-operation", "There is no operation of that id"),
+    errors.UnknownOperationError: ProblemType(404, "unknown-operation", "There is no operation of that id"),
     BodyTooLargeError: ProblemType(413, "body-too-large", "The body is too large"),
     MediaTypeError: ProblemType(415, "unsupported-media-type", "The body's type is not supported"),
     MisdirectedError: ProblemType(421, "unknown-host", "The request was meant for another host"),
@@ -137,7 +136,7 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
     errors.InvalidTextError: ProblemType(422, "invalid-text", "A text cannot be analysed"),
     errors.MissingExtraError: ProblemType(422, "model-not-installed", "The model's package is not installed"),
     OverloadedError: ProblemType(503, "overloaded", "The server is busy", is_retryable=True),
-    TooManyOperationsError: ProblemType(
+    errors.TooManyOperationsError: ProblemType(
         503, "too-many-operations", "Too many operations are running", is_retryable=True
     ),
     errors.LifecycleError: ProblemType(503, "not-running", "The server is starting or stopping", is_retryable=True),
@@ -193,7 +192,7 @@ def _field_errors(exc: Exception) -> Sequence[FieldError]:
         return [FieldError("model", str(exc), allowed=exc.known)]
     if isinstance(exc, errors.MissingExtraError):
         return [FieldError("model", str(exc))]
-    if isinstance(exc, (errors.UnknownDocumentError, UnknownOperationError)):
+    if isinstance(exc, (errors.UnknownDocumentError, errors.UnknownOperationError)):
         return [FieldError("id", str(exc))]
     return []
 

@@ -39,6 +39,10 @@ Progress = Annotated[
     float | None, Meta(description="Of the load under way, 0 to 1, by learnt load times; 1 when ready, null unknown.")
 ]
 Eta = Annotated[float | None, Meta(description="Seconds until it is ready, by learnt load times; null unknown.")]
+Since = Annotated[float, Meta(description="How long it has been in that state.")]
+LastError = Annotated[
+    str | None, Meta(description="Of the last load that failed, or crash; null since a load succeeded.")
+]
 WallTime = Annotated[float | None, Meta(description="Seconds since 1970; null when it never happened.")]
 
 
@@ -48,7 +52,7 @@ class ModelStatus(msgspec.Struct, kw_only=True):
     name: str
     state: State
     reason: Annotated[str, Meta(description="Why it is in that state, as a sentence.")]
-    since_s: Annotated[float, Meta(description="How long it has been in that state.")]
+    since_s: Since
     residency: Literal["lazy", "eager", "pinned"]
     priority: Annotated[int, Meta(description="1 to 10; 10 loads first.")]
     depends_on: list[str]
@@ -58,7 +62,7 @@ class ModelStatus(msgspec.Struct, kw_only=True):
     load_seconds: Annotated[float | None, Meta(description="Learnt, else expected.")]
     load_count: int
     failure_count: int
-    last_error: Annotated[str | None, Meta(description="Of the last load that failed; null since one succeeded.")]
+    last_error: LastError
     is_warm: bool
     version: str
     isolation: Literal["thread", "process"]
@@ -106,8 +110,10 @@ class ModelReadiness(msgspec.Struct, kw_only=True):
     state: str
     ready: bool
     reason: str
+    since_s: Since
     progress: Progress
     eta_s: Eta
+    last_error: LastError
 
 
 class Readiness(msgspec.Struct, kw_only=True):

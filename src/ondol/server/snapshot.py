@@ -21,7 +21,10 @@ MAX_RATE_GAP_S: Final = 10.0
 MAX_DECISIONS: Final = 8
 """Most tuning decisions shown, newest first."""
 
-_MODEL_FIELDS: Final = ("size_bytes", "load_seconds", "leases", "priority", "progress", "eta_s", "retry_in_s")
+_MODEL_FIELDS: Final = (
+    *("size_bytes", "load_seconds", "leases", "priority", "progress", "eta_s", "retry_in_s"),
+    *("since_s", "changed_at", "last_used_at", "last_error_at"),
+)
 
 
 def snapshot(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ondol.errors import ConfigurationError, ModelLoadError
+from ondol.errors import ModelLoadError
 from ondol.models.adapters.extras import import_extra
 from ondol.models.adapters.safetensors_header import MAX_HEADER_BYTES, Header, TensorPlace, read_header, read_shards
 
@@ -49,7 +49,7 @@ class SafetensorsWeights(Mapping[str, "npt.NDArray[Any]"]):
 
     A file stays mapped (and takes a descriptor) as long as these weights, or one of the arrays, are referred to; there
     is nothing to close. Changing an array raises ``ValueError``. Types that numpy lacks (``BF16``, ``F8_…``) need the
-    package ml-dtypes.
+    package ml-dtypes, which comes with the extra ``safetensors``.
 
     Thread-safety: safe.
     """
@@ -184,9 +184,6 @@ def _dtype(name: str, dtype: str) -> Any:
     if dtype not in _WIDER_DTYPES:
         message = f"the tensor {name!r} is of type {dtype!r}, which numpy has no type for"
         raise ModelLoadError(message)
-    try:
-        import ml_dtypes  # noqa: PLC0415  # few files need it, so it is in no extra
-    except ImportError as exc:
-        message = f"the type {dtype} of the tensor {name!r} needs the package ml-dtypes: pip install ml-dtypes"
-        raise ConfigurationError(message) from exc
+    purpose = f"the type {dtype} of the tensor {name!r}"
+    ml_dtypes = import_extra("ml_dtypes", package="ml-dtypes", extra="safetensors", purpose=purpose)
     return getattr(ml_dtypes, _WIDER_DTYPES[dtype])

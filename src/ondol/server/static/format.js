@@ -29,6 +29,13 @@ export function makeFormat(language, texts) {
       if (value < 1) return `${short.format(value * 1e3)}\u00a0ms`;
       return value < 60 ? unit(short.format(value), "s") : this.duration(value);
     },
+    /** How long ago, in one coarse unit, so that the page does not change each second. */
+    ago(value) {
+      if (!isNumber(value)) return DASH;
+      const [name, size] = [["d", 86400], ["h", 3600], ["min", 60]].find(([, length]) => value >= length) ?? [];
+      return name ? texts.ago(unit(whole.format(Math.floor(value / size)), name)) : texts.justNow;
+    },
+    moment: (date) => date.toLocaleString(language, { dateStyle: "medium", timeStyle: "medium" }),
     duration(value) {
       if (!isNumber(value)) return DASH;
       const s = Math.floor(value);

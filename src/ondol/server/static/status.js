@@ -145,7 +145,16 @@ function renderTiles(s) {
     : [texts.noRequests]);
 }
 
-/** The state of a model; while it is on its way also how far it is, and how long it still takes. */
+/** How long ago something of a model was, by the server's clock, with the time itself as title; nothing when unknown. */
+function when(model, at, say = (ago) => ago) {
+  const date = new Date(typeof at === "number" ? Math.round(at) * 1000 : NaN);
+  if (Number.isNaN(date.getTime())) return [];
+  const now = typeof model.since_s === "number" ? model.changed_at + model.since_s : Date.now() / 1000;
+  const ago = format.ago(now - at);
+  return [element("time", { datetime: date.toISOString(), title: format.moment(date), text: say(ago) })];
+}
+
+/** The state of a model, and since when; while it is on its way also how far it is, and how long it still takes. */
 function stateOf(model) {
   const isOnItsWay = typeof model.progress === "number" && model.progress < 1;
   const percent = format.percent(isOnItsWay ? 100 * model.progress : null);
@@ -157,15 +166,18 @@ function stateOf(model) {
     pill(model.state, texts[`state_${model.state}`] ?? model.state),
     ...(isOnItsWay ? [element("progress", { max: 1, value: model.progress, "aria-label": texts.progressOf(model.name, percent) })] : []),
     ...(notes.length ? [element("span", { class: "note", text: notes.join(" · ") })] : []),
+    ...when(model, model.changed_at),
   ];
 }
 
 function reasonOf(model) {
-  const isNew = model.last_error && !model.reason.includes(model.last_error);
-  return [
-    element("span", { lang: "en", text: model.reason }),
-    ...(isNew ? [element("span", { class: "last", children: [element("b", { text: texts.lastError }), element("span", { lang: "en", text: ` ${model.last_error}` })] })] : []),
-  ];
+  const reason = element("span", { lang: "en", text: model.reason });
+  if (!model.last_error) return [reason];
+  const time = when(model, model.last_error_at);
+  const isNew = !model.reason.includes(model.last_error);
+  if (!isNew && !time.length) return [reason];
+  const error = isNew ? [element("span", { lang: "en", text: model.last_error }), ...(time.length ? [" · "] : [])] : [];
+  return [reason, element("span", { class: "last", children: [element("b", { text: texts.lastError }), " ", ...error, ...time] })];
 }
 
 function renderModels(s) {
@@ -177,7 +189,9 @@ function renderModels(s) {
       element("th", { scope: "row", children: [model.name, ...(model.is_pinned ? [" ", element("span", { class: "badge", text: texts.pinned })] : [])] }),
       element("td", { class: "state", children: stateOf(model) }),
       element("td", { class: "why", children: reasonOf(model) }),
-      cell(texts.inUse, format.count(model.leases), "n"),
+      element("td", { "data-head": texts.inUse, class: "n", children: [
+        element("span", { children: [format.count(model.leases), ...when(model, model.last_used_at, texts.usedAgo)] }),
+      ] }),
       cell(texts.size, about(model, format.bytes(model.size_bytes)), "n"),
       cell(texts.loadTime, about(model, format.seconds(model.load_seconds)), "n"),
     ],
