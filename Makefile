@@ -52,10 +52,15 @@ format: $(VENV)/.test ## Format the code and mend what the linter can.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+soak: $(VENV)/.test ## Drive the model pool through a million random steps (about half an hour).
+	$(BIN)/python scripts/soak.py --steps 1000000
+
 bench: $(VENV)/.test ## Run the benchmarks and print their tables.
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/models_load.py
 
 clean: ## Remove the environment and what tools left behind.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
