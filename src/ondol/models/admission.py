@@ -64,6 +64,11 @@ class Turn:
         self.is_demand_waiting = False
         self.is_waiting_for_leases = False
 
+    @property
+    def is_room_short(self) -> bool:
+        """Whether anything waits for room."""
+        return self.is_demand_waiting or self.is_waiting_for_leases or self.promised_bytes > 0
+
     def judge(self, want: Want, need_bytes: int, candidates: Callable[[], Iterable[Candidate]]) -> Admission:
         """Return what becomes of ``want``, whose dependencies are ready, and count it in.
 
@@ -72,11 +77,12 @@ class Turn:
             need_bytes: what it will probably take; 0 when nobody knows.
             candidates: returns who might leave; asked only when room is short.
         """
+        shortage = self.ledger.shortage(need_bytes + self.promised_bytes) if need_bytes else 0
         if not self.slots.has_free(is_demand=want.is_demand):
+            self.is_demand_waiting |= want.is_demand and shortage > 0
             return Admission(Verdict.WAIT, "waits for its turn: as many loads as allowed are under way")
         if self.is_demand_waiting and not want.is_demand:
             return Admission(Verdict.WAIT, "waits behind a request that waits for room")
-        shortage = self.ledger.shortage(need_bytes + self.promised_bytes) if need_bytes else 0
         if not shortage:
             self.slots.take(is_demand=want.is_demand)
             self.is_anything_moving = True

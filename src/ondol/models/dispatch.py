@@ -13,7 +13,7 @@ from ondol.models.queue import Slots, Want, ordered
 from ondol.models.spec import ModelState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from ondol.models.entry import Entry
     from ondol.models.loads import Loads
@@ -40,28 +40,31 @@ class Dispatcher:
         wants: Wants,
         setbacks: Setbacks,
         measuring: Measuring,
+        make_way: Callable[[str], None],
     ) -> None:
-        """Act on the parts of one run."""
+        """Act on the parts of one run; ``make_way`` lets a copy that serves go before a new one comes."""
         self._registry = registry
         self._residents = residents
         self._loads = loads
         self._wants = wants
         self._setbacks = setbacks
         self._measuring = measuring
+        self._make_way = make_way
         self._queued: set[str] = set()
 
     def take_turn(self) -> bool:
         """Start, refuse and evict what may be now; return whether returned leases could let something go on."""
         while (turn := self._look_once()) is None:
-            pass  # it may have been in the way of others
+            pass  # what has changed may have been in the way of others
         return turn.is_waiting_for_leases or self._registry.ledger.excess_bytes > 0
 
     def _look_once(self) -> Turn | None:
-        """Look at all that is wanted, in order; return ``None`` as soon as something was given up or let go."""
+        """Look at all that is wanted, in order; return ``None`` when others have to be looked at again."""
         self._residents.count_leaving()
         self._shrink()
-        self._refuse_too_large()
         wants = ordered(self._to_load())
+        if self._refuse_too_large(wants):
+            return None
         self._mark_queued({want.name for want in wants if want.name not in self._residents.ready})
         demand_jobs = sum(job.is_demand for job in self._loads.jobs.values())
         options = self._registry.options
@@ -71,31 +74,36 @@ class Dispatcher:
         )
         turn = Turn(self._registry.ledger, slots, is_anything_moving=bool(self._loads.jobs or self._residents.drains))
         needed_ahead: set[str] = set()
+        jobs_before = len(self._loads.jobs)
         for want in wants:
+            if turn.is_demand_waiting and not slots.has_free(is_demand=True) and want.is_demand:
+                continue  # it cannot start, and that others wait for room is known already
             needed_ahead.update(dependencies(self._registry.graph, want.name))
             if not self._consider(want, turn, needed_ahead):
                 return None
-        return turn
+        has_started = len(self._loads.jobs) > jobs_before  # what a load needed until it began may leave for others now
+        return None if has_started and turn.is_room_short else turn
 
     def _to_load(self) -> list[Want]:
         return self._wants.to_load(self._residents.ready, self._loads.jobs)
 
-    def _refuse_too_large(self) -> None:
-        """Fail what can never fit before anything is loaded or evicted for it."""
-        while (refusal := self._find_too_large()) is not None:
-            entry, error = refusal
-            self._setbacks.load_failed(entry, error, cause=None, is_serving=False)
-
-    def _find_too_large(self) -> tuple[Entry, ModelBudgetError] | None:
+    def _refuse_too_large(self, wants: Sequence[Want]) -> bool:
+        """Fail one that can never fit, before anything is loaded or evicted for it; return whether there was one."""
         limit_bytes = self._registry.ledger.limit_bytes
-        for want in self._to_load() if limit_bytes is not None else ():
+        if limit_bytes is None:
+            return False
+        pinned = self._residents.pinned()
+        for want in wants:
             entry = self._registry.entry(want.name)
-            beside_bytes = self._residents.bytes_beside(want.name)
-            reason = too_large(want.name, entry.expected_bytes, beside_bytes, limit_bytes)
             is_leaving = entry.state is ModelState.DRAINING or want.name in self._residents.ready
-            if reason is not None and not is_leaving and entry.state not in _HELD:
-                return entry, ModelBudgetError(reason)
-        return None
+            if is_leaving or entry.state in _HELD or not entry.expected_bytes:
+                continue
+            beside_bytes = self._residents.bytes_beside(want.name, pinned)
+            reason = too_large(want.name, entry.expected_bytes, beside_bytes, limit_bytes)
+            if reason is not None:
+                self._setbacks.load_failed(entry, ModelBudgetError(reason), cause=None, is_serving=False)
+                return True
+        return False
 
     def _mark_queued(self, names: set[str]) -> None:
         entries = self._registry.entries
@@ -136,12 +144,26 @@ class Dispatcher:
             self._explain(entry, admission.reason)
             return not self._residents.evict(admission.victims, f"makes room for {name}")
         if name in self._residents.ready:
-            self._wants.no_longer_anew(name)
-            self._residents.start_drain(name, "there is no room for two copies: the old one goes first")
-            return False
+            return self._hold_up_copy(entry, admission)
         if admission.verdict is Verdict.NO_ROOM:
             self._registry.move(entry, entry.idle_state, admission.reason)
             self._setbacks.give_up(name, ModelBudgetError(admission.reason))
+            return False
+        self._explain(entry, admission.reason)
+        return True
+
+    def _hold_up_copy(self, entry: Entry, admission: Admission) -> bool:
+        """Let the copy that serves go first if that makes enough room; else keep it."""
+        name = entry.spec.name
+        ledger = self._registry.ledger
+        need_bytes = self._measuring.need_bytes(entry)
+        short_bytes = ledger.shortage(need_bytes) - ledger.leaving_bytes - self._residents.bytes_with(name)
+        if short_bytes <= 0:
+            self._make_way(name)
+            return False
+        if admission.verdict is Verdict.NO_ROOM:
+            self._explain(entry, f"was given up: {admission.reason}")
+            self._setbacks.give_up_copy(name, ModelBudgetError(admission.reason))
             return False
         self._explain(entry, admission.reason)
         return True

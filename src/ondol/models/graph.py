@@ -89,6 +89,6 @@ def inherit(graph: Graph, asked: Mapping[str, Urgency]) -> dict[str, Urgency]:
     """
     urgencies: dict[str, Urgency] = {}
     for name, urgency in asked.items():
-        for member in load_order(graph, [name]):
+        for member in load_order(graph, [name]) if graph.get(name) else (name,):
             urgencies[member] = max(urgency, urgencies.get(member, urgency))
     return urgencies

@@ -13,6 +13,7 @@ from ondol.models.estimates import Estimate, learnt_seconds
 from ondol.models.graph import dependencies
 from ondol.models.job import Loaded, LoadJob, LoadTimeout, Tools
 from ondol.models.ledger import Phase, choose_victims, judge_size
+from ondol.models.loops import own_task
 from ondol.models.spec import ModelState
 from ondol.units import format_bytes, format_seconds
 
@@ -75,13 +76,16 @@ class Loads:
         else:
             reason = "loads for a request" if is_demand else "loads in the background"
             registry.move(entry, ModelState.LOADING, reason)
-        job.task = asyncio.get_running_loop().create_task(self._load(entry, job), name=f"ondol-load-{account}")
+        job.task = own_task(self._load(entry, job), name=f"ondol-load-{account}")
 
     def _prepare_once(self) -> None:
         if not self._registry.is_memory_prepared:
             self._registry.is_memory_prepared = True
             if self._tools.prepare_memory is not None:
-                self._tools.prepare_memory()
+                try:
+                    self._tools.prepare_memory()
+                except Exception:
+                    logger.exception("preparing the process's memory failed; models are loaded all the same")
 
     async def _load(self, entry: Entry, job: LoadJob) -> None:
         task = asyncio.current_task()
@@ -196,7 +200,8 @@ class Loads:
             return self._residents.evict(victims, f"{name} took more than expected")
         resident = self._residents.ready.get(name)
         if resident is not None and ledger.size(resident.account) >= shortage:
-            return [self._residents.start_drain(name, "there is no room for two copies: the old one goes first")]
+            self._steering.make_way(name)
+            return self._residents.drains_of(name)
         return []
 
     async def _put_away(self, job: LoadJob, loaded: Loaded) -> None:
@@ -260,7 +265,7 @@ class Loads:
 
     def _watcher(self, resident: Resident) -> Callable[[ModelExit], None]:
         def exited(ended: ModelExit) -> None:
-            if not ended.is_expected:
-                self._steering.crashed(resident, ended.error())
+            # Also when it was told to end: whoever leased it may have closed it. The pool closes only what it let go.
+            self._steering.crashed(resident, ended.error())
 
         return exited

@@ -133,13 +133,15 @@ class ModelPool:
         """
         check_loader(spec)
         with self._registry.lock:
-            self._registry.register(spec, replace=replace)
+            is_new = self._registry.register(spec, replace=replace)
             run = self._run
             if run is None or run.loop.is_closed():
+                if not is_new:
+                    self._registry.adopt(spec)
                 self._registry.review(spec.name)
                 run = None
         if run is not None:
-            in_loop(run.loop, run.registered, spec.name)
+            in_loop(run.loop, run.registered, spec, is_new)
         self._registry.announce("registered", spec.name)
 
     async def start(self) -> None:
@@ -368,14 +370,14 @@ class ModelPool:
         if limit is not ...:
             check_bound("memory_limit_bytes", limit)
         self._registry.options.change(changes)
-        if limit is not ...:
-            self._registry.ledger.limit_bytes = limit
-        self._reconsider()
+        self._reconsider(*(() if limit is ... else (limit,)))
 
-    def _reconsider(self) -> None:
+    def _reconsider(self, *limit_bytes: int | None) -> None:
         run = self._run
         if run is not None and not run.loop.is_closed():
-            in_loop(run.loop, run.reconsider)
+            in_loop(run.loop, run.reconsider, *limit_bytes)
+        elif limit_bytes:
+            (self._registry.ledger.limit_bytes,) = limit_bytes
 
     def set_expected(self, names: Collection[str]) -> None:
         """Name the models that somebody is going to load ahead of use.

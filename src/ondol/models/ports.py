@@ -60,6 +60,10 @@ class Steering(Protocol):
         """Take note that the process of a loaded model ended by itself."""
         ...
 
+    def make_way(self, name: str) -> None:
+        """Let the copy that serves go before the new one comes: there is no room for two."""
+        ...
+
     def ended(self) -> None:
         """Take note that a load or an unload is over: there may be room or a slot for another."""
         ...

@@ -87,7 +87,7 @@ class Registry:
         self.lock = threading.RLock()
         self.listeners: tuple[Listener, ...] = ()
 
-    def register(self, spec: ModelSpec, *, replace: bool) -> None:
+    def register(self, spec: ModelSpec, *, replace: bool) -> bool:
         """Take in a specification; ``review`` its name afterwards (in the loop's thread while the pool runs).
 
         Raises:
@@ -103,14 +103,27 @@ class Registry:
             if cycle:
                 message = f"models depend on each other in a circle: {' -> '.join(cycle)}"
                 raise DependencyCycleError(message)
-            self._link(spec)
             if known is not None:
-                known.adopt(spec)
-                return
+                return False
             entry = Entry(spec, len(self.entries), self.clock.monotonic())
             entry.learn(self._book.find(spec.name, spec.version))
+            self.entries[spec.name] = entry  # before the graph names it: the loop may look at both at any time
+            self._link(spec)
             self._review(entry)
-            self.entries[spec.name] = entry
+            return True
+
+    def adopt(self, spec: ModelSpec) -> None:
+        """Put ``spec`` in the place of the one of its name; while the pool runs, in the loop's thread only."""
+        with self.lock:
+            if cycle := find_cycle(self.graph, spec.name, spec.depends_on):
+                logger.error(
+                    "model %s is not replaced: another registration came first, and now %s would be a circle",
+                    spec.name,
+                    " -> ".join(cycle),
+                )
+                return
+            self._link(spec)
+            self.entries[spec.name].adopt(spec)
 
     def _link(self, spec: ModelSpec) -> None:
         for name in self.graph.get(spec.name, ()):

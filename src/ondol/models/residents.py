@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ondol.models.graph import dependencies
 from ondol.models.ledger import Candidate, Phase
+from ondol.models.loops import own_task
 from ondol.models.spec import ModelState
 from ondol.models.worth import worth
 from ondol.units import format_seconds
@@ -71,30 +72,42 @@ class Residents:
             entry.ready_at_s or 0.0 if used_at_s is None else used_at_s,
             resident.spec.priority,
             is_held=bool(resident.leases) or entry.is_pinned or name in held or self._supports_other(resident),
-            dependents=self._dependents(resident),
+            dependents=self.dependents(resident),
         )
 
-    def _dependents(self, resident: Resident) -> frozenset[str]:
-        """Return the ready models that depend on it, or did when they were loaded."""
-        name = resident.spec.name
-        built_on_it = (user.spec.name for user in resident.supports)
-        return frozenset((*self._registry.needed_by.get(name, ()), *built_on_it)).intersection(self.ready) - {name}
+    def dependents(self, resident: Resident) -> frozenset[str]:
+        """Return the ready models that were built on it. Those that would be now may depend on others yet."""
+        return frozenset(user.spec.name for user in resident.supports if self.ready.get(user.spec.name) is user)
+
+    def all_dependents(self, name: str) -> list[str]:
+        """Return the ready models that depend on ``name``, or were built on any copy of it."""
+        copies = (resident for resident in self._registry.alive.values() if resident.spec.name == name)
+        users = {other for resident in copies for other in self.dependents(resident)}
+        users.update(self._registry.needed_by.get(name, ()))
+        return [other for other in self.ready if other in users]
 
     def _supports_other(self, resident: Resident) -> bool:
         """Tell whether something was built on it that cannot leave together with it: a load, or what leaves already."""
         return any(self.ready.get(user.spec.name) is not user for user in resident.supports)
 
-    def bytes_beside(self, name: str) -> int:
-        """Return what has to stay while ``name`` is loaded: pinned models, what it depends on, and what those need."""
+    def pinned(self) -> frozenset[Resident]:
+        """Return the pinned models that are ready, and what they were built on."""
+        entries = self._registry.entries
+        return frozenset(_with_bases(resident for name, resident in self.ready.items() if entries[name].is_pinned))
+
+    def bytes_beside(self, name: str, pinned: frozenset[Resident] | None = None) -> int:
+        """Return what has to stay while ``name`` is loaded: pinned models, what it depends on, and what those need.
+
+        Args:
+            name: of a model.
+            pinned: what ``pinned`` returns, for one who asks about many models.
+        """
         needed = dependencies(self._registry.graph, name)
-        pinned = (other for other in self.ready if self._registry.entries[other].is_pinned)
-        staying: set[Resident] = set()
-        waiting = [self.ready[other] for other in (*needed, *pinned) if other in self.ready]
-        while waiting:
-            resident = waiting.pop()
-            if resident.spec.name != name and resident not in staying:
-                staying.add(resident)
-                waiting.extend(resident.built_on)
+        if not needed and not pinned and pinned is not None:
+            return 0
+        staying = _with_bases(self.ready[other] for other in needed if other in self.ready)
+        staying |= self.pinned() if pinned is None else pinned
+        staying = {resident for resident in staying if resident.spec.name != name}
         entries = self._registry.entries
         to_come = (entries[other].expected_bytes for other in needed if other in entries and other not in self.ready)
         return sum(self._registry.ledger.size(resident.account) for resident in staying) + sum(to_come)
@@ -114,10 +127,27 @@ class Residents:
         """Take a ready model out of use and unload it once its leases are back; dependents go with it."""
         resident = self.ready.pop(name)
         self._registry.move(self._registry.entry(name), ModelState.DRAINING, reason)
-        for other in self._dependents(resident):
+        for other in self.dependents(resident):
             if other in self.ready:
                 self.start_drain(other, f"{name}, which it depends on, goes ({reason})")
         return self.retire(resident, reason)
+
+    def let_go(self, name: str, reason: str) -> list[str]:
+        """Let a ready model go, and what was built on it; return the names of all that are no longer ready."""
+        were_ready = list(self.ready)
+        self.start_drain(name, reason)
+        return [other for other in were_ready if other not in self.ready]
+
+    def bytes_with(self, name: str) -> int:
+        """Return the bytes of a ready model and of all that would leave with it."""
+        leaving: set[Resident] = set()
+        waiting = [self.ready[name]]
+        while waiting:
+            resident = waiting.pop()
+            if resident not in leaving:
+                leaving.add(resident)
+                waiting.extend(self.ready[other] for other in self.dependents(resident))
+        return sum(self._registry.ledger.size(resident.account) for resident in leaving)
 
     def retire(self, resident: Resident, reason: str, *, has_crashed: bool = False) -> asyncio.Task[None]:
         """Unload a copy that is not to be leased any more, once nobody uses it (a crashed one at once)."""
@@ -125,7 +155,7 @@ class Residents:
         if has_crashed or self._is_free_to_go(resident):
             self._registry.ledger.leave(resident.account)
         work = self._drain(resident, reason, has_crashed=has_crashed)
-        task = asyncio.get_running_loop().create_task(work, name=f"ondol-unload-{resident.account}")
+        task = own_task(work, name=f"ondol-unload-{resident.account}")
         self.drains[resident.account] = task
         return task
 
@@ -209,6 +239,18 @@ class Residents:
         entries = self._registry.entries
         dependents = self._registry.needed_by.get(entry.spec.name, ())
         return entry.load_started_s is not None or any(entries[other].state in _WANTED for other in dependents)
+
+
+def _with_bases(residents: Iterable[Resident]) -> set[Resident]:
+    """Return ``residents`` and all that they were built on."""
+    found: set[Resident] = set()
+    waiting = list(residents)
+    while waiting:
+        resident = waiting.pop()
+        if resident not in found:
+            found.add(resident)
+            waiting.extend(resident.built_on)
+    return found
 
 
 async def _unused(resident: Resident) -> None:

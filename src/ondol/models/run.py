@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ondol.models.entry import Entry, Resident
     from ondol.models.job import Tools
     from ondol.models.registry import Registry
+    from ondol.models.spec import ModelSpec
 
 __all__ = ["PoolRun"]
 
@@ -60,7 +61,7 @@ class PoolRun:
         self._setbacks = Setbacks(registry, self._wants, self._waiters, self._dispatch, draw)
         self._measuring = Measuring(registry, self._residents, self._loads, self._dispatch)
         self._dispatcher = Dispatcher(
-            registry, self._residents, self._loads, self._wants, self._setbacks, self._measuring
+            registry, self._residents, self._loads, self._wants, self._setbacks, self._measuring, self.make_way
         )
         self._is_waiting_for_leases = False
         registry.on_ended = self._dispatch
@@ -126,19 +127,34 @@ class PoolRun:
                 self._wants.no_longer_anew(name)  # a reload that has not begun: it is served once this one has gone
             else:
                 self._wants.drop(name)
-            self._residents.start_drain(name, "unloaded on request")
+            for other in (*self._residents.all_dependents(name), name):
+                if other in self.ready:  # a cascade may have taken it meanwhile
+                    reason = "unloaded on request" if other == name else f"{name}, which it depends on, is unloaded"
+                    self._residents.start_drain(other, reason)
+            self._take_back_dependents(name)
             self._dispatch()
         drains = self._residents.drains_of(name)
         if drains:
             await asyncio.wait(drains)
             return True
+        self._take_back(name)
+        self._take_back_dependents(name)
+        self._dispatch()
+        return False
+
+    def _take_back(self, name: str) -> None:
+        """Want a model no more that no request waits for."""
         if name in self._wants and not self._waiters.has_demand(name):
             self._wants.drop(name)
             self._setbacks.forget(name)
             taken_back = f"the background load of model {name!r} was taken back by an unload"
             self._waiters.fail(name, functools.partial(ModelNotLoadedError, taken_back))
-            self._dispatch()
-        return False
+
+    def _take_back_dependents(self, name: str) -> None:
+        """Want nothing more that would bring ``name`` back although no request waits for it."""
+        for other in load_order(self._registry.needed_by, [name]):
+            if other != name and other in self._registry.entries:
+                self._take_back(other)
 
     async def _wait(
         self, waiter: Waiter, timeout_s: float | None, make_timeout: Callable[[], BaseException]
@@ -164,12 +180,19 @@ class PoolRun:
         if error := self._impossible(name):
             raise error
         options = self._registry.options
-        if is_lease and not options.is_lazy_loading_enabled and entry.state not in _COMING:
+        is_coming = entry.state in _COMING or self._wants.covers(name)
+        if is_lease and not options.is_lazy_loading_enabled and not is_coming:
             self._check_expected(entry)
         waiter = Waiter(name, is_lease=is_lease, is_demand=is_demand)
+        is_news = is_anew or name not in self._wants or (is_demand and not self._waiters.has_demand(name))
         self._waiters.add(waiter)
         self._wants.ask(name, self._registry.clock.monotonic(), is_anew=is_anew)
-        self._dispatch()
+        if is_news:  # else a crowd asks for the same model, and nothing has changed
+            try:
+                self._dispatch()
+            except BaseException:
+                self._waiters.remove(waiter)  # nobody awaits it: it must not be handed a lease
+                raise
         return waiter
 
     def _impossible(self, name: str) -> ModelError | None:
@@ -210,8 +233,11 @@ class PoolRun:
 
     # What happens next
 
-    def registered(self, name: str) -> None:
-        """Take note of a specification that is new, or that replaced another."""
+    def registered(self, spec: ModelSpec, is_new: bool) -> None:  # called through the loop
+        """Take note of a specification that is new, or take it in place of another."""
+        name = spec.name
+        if not is_new:
+            self._registry.adopt(spec)
         self._registry.review(name)
         affected = load_order(self._registry.needed_by, [name])
         self._setbacks.reviewed(affected)
@@ -235,8 +261,10 @@ class PoolRun:
         self._wants.ask(name, self._registry.clock.monotonic(), is_anew=True)
         self._registry.move(self._registry.entry(name), ModelState.READY, reason)
 
-    def reconsider(self) -> None:
-        """Take note of changed options."""
+    def reconsider(self, *limit_bytes: int | None) -> None:
+        """Take note of changed options, and of another limit if one is given."""
+        if limit_bytes:
+            (self._registry.ledger.limit_bytes,) = limit_bytes
         for resident in list(self.ready.values()):
             self._residents.watch_idle(resident)
         self._dispatch()
@@ -280,18 +308,27 @@ class PoolRun:
         entry = self._registry.entry(name)
         del self.ready[name]
         entry.resident = None
-        dependents = [other for other in load_order(self._registry.needed_by, [name]) if other in self.ready]
-        for other in dependents:
+        gone: list[str] = []
+        for other in self._residents.dependents(resident):
             if other in self.ready:  # a cascade may have taken it meanwhile
-                self._residents.start_drain(other, f"{name}, which it depends on, crashed")
+                gone += self._residents.let_go(other, f"{name}, which it depends on, crashed")
+        gone = [other for other in gone if self._impossible(other) is None]
         self._residents.retire(resident, "it crashed", has_crashed=True)
         if self.is_closing:
             self._registry.move(entry, ModelState.DRAINING, "its process ended while the pool stops")
             self._registry.move(entry, ModelState.UNLOADED, "its process ended while the pool stops")
         else:
-            self._setbacks.crashed(entry, error, dependents, can_be_loaded=self._impossible(name) is None)
+            self._setbacks.crashed(entry, error, gone, can_be_loaded=self._impossible(name) is None)
         self._registry.announce("crashed", name)
         self._dispatch()
+
+    def make_way(self, name: str) -> None:
+        """Let the copy that serves go before the new one comes; it, and what was built on it, is loaded again."""
+        self._wants.no_longer_anew(name)
+        now_s = self._registry.clock.monotonic()
+        for gone in self._residents.let_go(name, "there is no room for two copies: the old one goes first"):
+            if self._impossible(gone) is None:
+                self._wants.ask(gone, now_s)
 
     def ended(self) -> None:
         """See what may happen now: in this run, or in the one after it when it is over."""

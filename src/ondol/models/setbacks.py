@@ -65,7 +65,7 @@ class Setbacks:
         if is_serving:
             registry.move(entry, ModelState.READY, f"ready; a new copy failed to load: {text}")
             self._log(entry, cause or error, "; the copy that is there serves on")
-            self.give_up(name, error)
+            self.give_up_copy(name, error)
         else:
             entry.failures_in_a_row += not isinstance(error, ModelBudgetError)  # nothing is wrong with the model itself
             self._after(entry, error, cause or error, f"its load failed: {text}")
@@ -141,6 +141,11 @@ class Setbacks:
             exc_info=cause,
             extra={"fields": {"model": entry.spec.name, "failures": entry.failure_count}},
         )
+
+    def give_up_copy(self, name: str, error: BaseException) -> None:
+        """End the waits for a new copy of a model that serves; what depends on it has what it needs."""
+        self._wants.drop(name)
+        self._waiters.fail(name, functools.partial(_load_error, name, name, error))
 
     def give_up(self, name: str, error: BaseException) -> None:
         """End all waits for ``name`` and for what depends on it."""

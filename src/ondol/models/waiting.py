@@ -93,6 +93,10 @@ class Waiters:
             waiter.future.set_exception(make_timeout())
             self._remove(waiter)
 
+    def remove(self, waiter: Waiter) -> None:
+        """Forget a caller that does not wait after all."""
+        self._remove(waiter)
+
     def _remove(self, waiter: Waiter) -> None:
         waiters = self._by_name.get(waiter.name)
         if waiters is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ondol.models.graph import Urgency, inherit
+from ondol.models.graph import Urgency, inherit, load_order
 from ondol.models.queue import Want
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Wants:
         self._asked.setdefault(name, now_s)
         if is_anew:
             self._anew.add(name)
+
+    def covers(self, name: str) -> bool:
+        """Tell whether ``name`` is wanted, or needed by something that is."""
+        return name in self._asked or name in load_order(self._registry.graph, self._asked)
 
     def is_anew(self, name: str) -> bool:
         """Tell whether it is to be loaded although it is ready."""
