@@ -228,3 +228,38 @@ def test_a_model_too_large_beside_pinned_ones_is_refused_with_both_figures() -> 
         check_ended(pool, fleet)
 
     run_virtual(scenario)
+
+
+def test_a_reload_that_can_never_fit_is_refused_and_the_copy_that_serves_stays() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), ModelPool(clock=clock, memory_limit_bytes=100)
+        pool.register(fleet.spec("m", size_bytes=10))
+        pool.register(fleet.spec("kept", size_bytes=65, residency="pinned"))
+        async with pool:
+            await use(pool, "m")
+            await use(pool, "kept")
+            pool.register(fleet.spec("m", size_bytes=40), replace=True)
+            with pytest.raises(ModelBudgetError, match="needs 40 B beside 65 B of pinned"):
+                await pool.reload("m")
+            assert pool.status("m").state is ModelState.READY
+            assert "ready; a new copy was given up" in pool.status("m").reason
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)
+
+
+def test_a_copy_goes_first_together_with_another_when_only_both_make_room() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), ModelPool(clock=clock, memory_limit_bytes=100)
+        pool.register(fleet.spec("m", size_bytes=10))
+        pool.register(fleet.spec("other", size_bytes=10))
+        pool.register(fleet.spec("kept", size_bytes=55, residency="pinned"))
+        async with pool:
+            for name in ("m", "other", "kept"):
+                await use(pool, name)
+            pool.register(fleet.spec("m", size_bytes=40), replace=True)
+            await pool.reload("m")
+            assert sorted(fleet.journal[3:]) == ["load m", "unload m", "unload other"]
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)

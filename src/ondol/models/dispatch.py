@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 _HELD = frozenset({ModelState.BACKOFF, ModelState.QUARANTINED})
+_NOT_TO_REFUSE = _HELD | {ModelState.DRAINING}
 _NOT_TO_QUEUE = _HELD | {ModelState.QUEUED, ModelState.DRAINING}
 
 
@@ -95,14 +96,17 @@ class Dispatcher:
         pinned = self._residents.pinned()
         for want in wants:
             entry = self._registry.entry(want.name)
-            is_leaving = entry.state is ModelState.DRAINING or want.name in self._residents.ready
-            if is_leaving or entry.state in _HELD or not entry.expected_bytes:
+            if entry.state in _NOT_TO_REFUSE or not entry.expected_bytes:
                 continue
             beside_bytes = self._residents.bytes_beside(want.name, pinned)
             reason = too_large(want.name, entry.expected_bytes, beside_bytes, limit_bytes)
-            if reason is not None:
+            if reason is None:
+                continue
+            if want.name in self._residents.ready:
+                self._give_up_copy(entry, reason)
+            else:
                 self._setbacks.load_failed(entry, ModelBudgetError(reason), cause=None, is_serving=False)
-                return True
+            return True
         return False
 
     def _mark_queued(self, names: set[str]) -> None:
@@ -135,16 +139,16 @@ class Dispatcher:
         if admission.verdict is Verdict.START:
             self._loads.start(entry, is_demand=want.is_demand, need_bytes=need_bytes, is_to_be_alone=is_to_be_alone)
             return True
-        return self._hold_up(entry, admission)
+        return self._hold_up(want, entry, admission, held)
 
-    def _hold_up(self, entry: Entry, admission: Admission) -> bool:
+    def _hold_up(self, want: Want, entry: Entry, admission: Admission, held: Collection[str]) -> bool:
         """Say why a load does not start, let something go for it, or give it up; return false after the latter two."""
-        name = entry.spec.name
+        name = want.name
         if admission.verdict is Verdict.WAIT:
             self._explain(entry, admission.reason)
             return not self._residents.evict(admission.victims, f"makes room for {name}")
         if name in self._residents.ready:
-            return self._hold_up_copy(entry, admission)
+            return self._hold_up_copy(want, entry, admission, held)
         if admission.verdict is Verdict.NO_ROOM:
             self._registry.move(entry, entry.idle_state, admission.reason)
             self._setbacks.give_up(name, ModelBudgetError(admission.reason))
@@ -152,21 +156,29 @@ class Dispatcher:
         self._explain(entry, admission.reason)
         return True
 
-    def _hold_up_copy(self, entry: Entry, admission: Admission) -> bool:
-        """Let the copy that serves go first if that makes enough room; else keep it."""
-        name = entry.spec.name
+    def _hold_up_copy(self, want: Want, entry: Entry, admission: Admission, held: Collection[str]) -> bool:
+        """Let the copy that serves go first if that, with others that may leave, makes enough room; else keep it."""
+        residents = self._residents
         ledger = self._registry.ledger
-        need_bytes = self._measuring.need_bytes(entry)
-        short_bytes = ledger.shortage(need_bytes) - ledger.leaving_bytes - self._residents.bytes_with(name)
-        if short_bytes <= 0:
-            self._make_way(name)
+        going = residents.leaving_with(want.name)
+        freed_bytes = sum(ledger.size(residents.ready[name].account) for name in going) + ledger.leaving_bytes
+        short_bytes = ledger.shortage(self._measuring.need_bytes(entry)) - freed_bytes
+        others = [c for c in residents.candidates(self._loads.jobs, held) if c.name not in going]
+        below = None if want.is_demand else want.priority
+        victims = choose_victims(others, short_bytes, below_priority=below) if short_bytes > 0 else []
+        if short_bytes <= 0 or victims:
+            self._make_way(want.name)
+            residents.evict(victims, f"makes room for {want.name}")
             return False
         if admission.verdict is Verdict.NO_ROOM:
-            self._explain(entry, f"was given up: {admission.reason}")
-            self._setbacks.give_up_copy(name, ModelBudgetError(admission.reason))
+            self._give_up_copy(entry, admission.reason)
             return False
         self._explain(entry, admission.reason)
         return True
+
+    def _give_up_copy(self, entry: Entry, reason: str) -> None:
+        self._explain(entry, f"was given up: {reason}")
+        self._setbacks.give_up_copy(entry.spec.name, ModelBudgetError(reason))
 
     def _explain(self, entry: Entry, reason: str) -> None:
         """Say why a wanted model is not loading yet."""

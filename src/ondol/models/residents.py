@@ -138,8 +138,8 @@ class Residents:
         self.start_drain(name, reason)
         return [other for other in were_ready if other not in self.ready]
 
-    def bytes_with(self, name: str) -> int:
-        """Return the bytes of a ready model and of all that would leave with it."""
+    def leaving_with(self, name: str) -> set[str]:
+        """Return a ready model and all that would leave with it."""
         leaving: set[Resident] = set()
         waiting = [self.ready[name]]
         while waiting:
@@ -147,7 +147,7 @@ class Residents:
             if resident not in leaving:
                 leaving.add(resident)
                 waiting.extend(self.ready[other] for other in self.dependents(resident))
-        return sum(self._registry.ledger.size(resident.account) for resident in leaving)
+        return {resident.spec.name for resident in leaving}
 
     def retire(self, resident: Resident, reason: str, *, has_crashed: bool = False) -> asyncio.Task[None]:
         """Unload a copy that is not to be leased any more, once nobody uses it (a crashed one at once)."""
