@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache import Cache
 from ondol.clock import SystemClock
+from ondol.errors import LifecycleError
 from ondol.models import ModelPool, ModelState
 from ondol.models.allocator import give_back, prepare_allocator
 from ondol.models.estimates_file import EstimatesFile
@@ -39,6 +40,7 @@ ESTIMATES_FILE: Final = "model-estimates.json"
 
 
 _LEFT: Final = frozenset({ModelState.DRAINING, ModelState.UNLOADED})
+_COMING_BACK: Final = frozenset({ModelState.QUEUED, ModelState.LOADING, ModelState.WARMING})
 
 
 class OptimizationService:
@@ -91,6 +93,8 @@ class OptimizationService:
         self._started_at_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
+        self._well_gone: set[str] = set()
+        """Models that were unloaded, and nothing has gone wrong with them since; a ready one may be among them."""
 
     @property
     def is_started(self) -> bool:
@@ -133,6 +137,10 @@ class OptimizationService:
         # A model registered while serving is loaded ahead of use like those that were there before.
         if event == "registered" and self.is_started and self.strategy.is_preloading_all:
             self.preloader.want(name)
+        elif event == "unloaded":
+            self._well_gone.add(name)
+        elif event in {"failed", "crashed"}:
+            self._well_gone.discard(name)
 
     async def start(self, settings: Settings | None = None) -> None:
         """Start every part; serving can begin as soon as this returns, models go on loading behind it.
@@ -189,14 +197,15 @@ class OptimizationService:
             lazy_loading_enabled=lazy_loading_enabled,
             preload_models=preload_models,
         )
-        was_preloading_all = self.strategy.is_preloading_all
+        before = self.strategy
         self.settings, self.strategy = settings, loading_strategy(settings)
         logger.info(
             "loading strategy switched to FAST_STARTUP=%s LAZY_LOADING_ENABLED=%s PRELOAD_MODELS=%s: %s",
             *(settings.fast_startup, settings.lazy_loading_enabled, settings.preload_models, self.strategy.meaning),
         )
         if self.is_started:
-            self._follow_strategy(is_wanting_all=not was_preloading_all)
+            is_use_refused_now = before.is_lazy_loading_enabled and not self.strategy.is_lazy_loading_enabled
+            self._follow_strategy(is_wanting_all=is_use_refused_now or not before.is_preloading_all)
         self.models.configure(is_lazy_loading_enabled=self.strategy.is_lazy_loading_enabled)
         return self.strategy
 
@@ -236,8 +245,14 @@ class OptimizationService:
         Cancellation: a part that is stopping is cancelled; the parts after it are still stopped.
 
         Raises:
+            LifecycleError: it runs in another event loop; nothing was stopped.
             ExceptionGroup: parts that failed to stop; the others are stopped all the same.
         """
+        if self.is_started and self._loop is not asyncio.get_running_loop():
+            raise LifecycleError(
+                "the service runs in another event loop; stop it there: await service.stop() in that loop, or "
+                "asyncio.run_coroutine_threadsafe(service.stop(), loop) from another thread"
+            )
         async with self._my_turn():
             await self._stop_parts()
 
@@ -299,10 +314,14 @@ class OptimizationService:
     def _required(self, statuses: Sequence[ModelStatus]) -> frozenset[str]:
         """Return the names of the models that readiness waits for.
 
-        What was unloaded on purpose or for room is not among them, for it has been warm once, unless it is to be
-        loaded ahead of use again.
+        What was unloaded on purpose or for room is not among them, for it has been warm once, also while it is loaded
+        again on use, unless that fails or it is to be loaded ahead of use again.
         """
-        left = {status.name for status in statuses if status.state in _LEFT}
+        left = {
+            status.name
+            for status in statuses
+            if status.state in _LEFT or (status.state in _COMING_BACK and status.name in self._well_gone)
+        }
         if left:
             preloads = self.preloader.get_stats()
             left -= {*preloads["queued_names"], *preloads["loading_names"]}

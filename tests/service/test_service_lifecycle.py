@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from ondol import ModelSpec, ModelState, OptimizationService
+from ondol.errors import LifecycleError, ModelLoadError
+from ondol.models.retry import RetryPolicy
 from ondol.settings import Settings, resolve
 from ondol.testing import VirtualClock, run_virtual
 
@@ -216,6 +218,96 @@ def test_production_stays_ready_when_a_model_is_unloaded_on_purpose() -> None:
             assert service.readiness()["ready"] is True
 
     run_virtual(scenario)
+
+
+def production_with_lazy_loading(clock: VirtualClock) -> OptimizationService:
+    return OptimizationService(settings(environment="production", lazy_loading_enabled=True), clock=clock)
+
+
+def test_production_stays_ready_while_a_model_that_left_is_loaded_again_on_use() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = production_with_lazy_loading(clock)
+
+        def slowly(_model: str) -> Any:
+            return asyncio.sleep(1)
+
+        service.models.register(ModelSpec("base", lambda: asyncio.sleep(1, "base")))
+        service.models.register(
+            ModelSpec("m", lambda: asyncio.sleep(1, "m"), depends_on=("base",), warm_up=slowly, unload=slowly)
+        )
+        async with service:
+            await service.preloader.wait_idle()
+            for _ in range(2):
+                unloading = asyncio.create_task(service.models.unload("base"))
+                await asyncio.sleep(0.5)
+                loading = asyncio.create_task(service.models.load("m"))
+                seen = set()
+                while not loading.done():
+                    await asyncio.sleep(0.25)
+                    seen.add(str(service.models.status("m").state))
+                    assert service.readiness()["waiting_for"] == []
+                assert seen >= {"draining", "queued", "loading", "warming", "ready"}
+                await unloading
+
+    run_virtual(scenario)
+
+
+def test_production_is_not_ready_while_a_model_that_left_fails_to_come_back() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        files = ["weights"]
+
+        async def load() -> str:
+            await asyncio.sleep(1)
+            return files[0]
+
+        def readiness() -> tuple[str, bool]:
+            return str(service.models.status("m").state), service.readiness()["ready"]
+
+        service = production_with_lazy_loading(clock)
+        service.models.configure(retry=RetryPolicy(attempts=2, first_s=1.0, jitter_ratio=0.0))
+        service.models.register(ModelSpec("m", load))
+        async with service:
+            await service.preloader.wait_idle()
+            await service.models.unload("m")
+            weights = files.pop()
+            loading = asyncio.create_task(service.models.load("m"))
+            await asyncio.sleep(0.5)
+            assert readiness() == ("loading", True)
+            await asyncio.sleep(1)
+            assert readiness() == ("backoff", False)
+            await asyncio.sleep(1)
+            assert readiness() == ("loading", False), "it is not excused before it is ready again"
+            with pytest.raises(ModelLoadError):
+                await loading
+            assert readiness() == ("quarantined", False)
+            files.append(weights)
+            await service.models.reload("m")
+            assert readiness() == ("ready", True)
+            await service.models.unload("m")
+            loading = asyncio.create_task(service.models.load("m"))
+            await asyncio.sleep(0.5)
+            assert readiness() == ("loading", True)
+            await loading
+
+    run_virtual(scenario)
+
+
+def test_a_stop_in_another_loop_than_it_runs_in_changes_nothing_and_says_where_to_stop_it() -> None:
+    async def use() -> None:
+        service = OptimizationService(settings())
+        service.models.register(ModelSpec(name="m", load=lambda: "model"))
+        async with service:
+            await service.models.load("m")
+            with pytest.raises(LifecycleError, match=r"run_coroutine_threadsafe\(service.stop\(\), loop\)"):
+                await asyncio.to_thread(asyncio.run, service.stop())
+            assert service.get_stats()["started"]
+            async with service.models.lease("m") as model:
+                assert model == "model"
+        assert not service.is_started
+        assert service.models.status("m").state is ModelState.UNLOADED
+        await asyncio.to_thread(asyncio.run, service.stop())  # nothing is left that could run here
+
+    asyncio.run(use())
 
 
 def test_a_loop_that_was_closed_without_a_stop_does_not_keep_it_from_starting_again() -> None:

@@ -98,6 +98,24 @@ def test_what_was_unloaded_is_waited_for_again_when_it_is_to_be_loaded_ahead() -
     run_virtual(scenario)
 
 
+def test_what_no_use_can_load_any_more_is_loaded_ahead_when_lazy_loading_is_switched_off() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        service = make_service(clock, "left", "stays", environment="production", lazy_loading_enabled=True)
+        async with service:
+            await service.preloader.wait_idle()
+            await service.models.unload("left")
+            service.switch_strategy(lazy_loading_enabled=False)
+            assert service.readiness()["waiting_for"] == ["left"]
+            async with service.models.lease("left") as model:
+                assert model == "model"
+            await service.models.unload("stays")  # it was ready at the switch: nothing was asked for that is still due
+            await asyncio.sleep(5)
+            assert service.models.status("stays").state is ModelState.UNLOADED
+            assert service.readiness()["ready"] is True
+
+    run_virtual(scenario)
+
+
 def test_contradictions_are_logged_when_they_come_up(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(clock: VirtualClock) -> None:
         service = make_service(clock)

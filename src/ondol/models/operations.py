@@ -22,6 +22,7 @@ __all__ = ["Operations"]
 
 logger = logging.getLogger("ondol.models")
 
+_Task = asyncio.Task[Exception | None]
 _BRINGS_UP: Final = frozenset({"load", "pin", "reload"})
 _TAKE_TIME: Final = _BRINGS_UP | {"unload"}
 
@@ -29,7 +30,7 @@ _TAKE_TIME: Final = _BRINGS_UP | {"unload"}
 class _Record:
     """One operation as it is kept. The error is kept as text: an exception would hold on to a loader's frames."""
 
-    __slots__ = ("action", "created_at", "ended_at", "error", "error_type", "id", "model", "task")
+    __slots__ = ("action", "created_at", "ended_at", "error", "error_type", "id", "is_after_others", "model", "task")
 
     def __init__(self, operation_id: str, action: Action, model: str, created_at: float) -> None:
         self.id = operation_id
@@ -39,8 +40,10 @@ class _Record:
         self.ended_at: float | None = None
         self.error: str | None = None
         self.error_type: str | None = None
-        self.task: asyncio.Task[Exception | None] | None = None
+        self.task: _Task | None = None
         """Set while it runs; its result is the error."""
+        self.is_after_others = False
+        """Whether it began, or begins, when others had ended."""
 
 
 class Operations:
@@ -73,11 +76,15 @@ class Operations:
         self._max_kept = max_kept
         self._new_id = new_id
         self._records: dict[str, _Record] = {}
-        self._running: dict[tuple[Action, str], _Record] = {}
+        self._latest: dict[str, _Record] = {}
+        """By model the last operation that takes its time, while it runs."""
         self._is_closed = False
 
     def start(self, action: Action, model: str) -> Operation:
-        """Begin ``action`` and return at once; the same action on the same model that runs already is that one.
+        """Begin ``action`` and return at once.
+
+        When the last operation on the model runs still and is the same action, it is that one; but a reload is always
+        one of its own, for the one under way may be of yesterday's weights.
 
         Raises:
             UnknownModelError: no such model.
@@ -122,7 +129,7 @@ class Operations:
     async def close(self) -> None:
         """Stop watching and take no more; what the pool loads or unloads goes on."""
         self._is_closed = True
-        tasks = [record.task for record in self._running.values() if record.task is not None]
+        tasks = [record.task for record in self._records.values() if record.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -132,16 +139,21 @@ class Operations:
         if self._is_closed:
             raise self._closed_error()
         self._pool.status(model)
-        running = self._running.get((action, model))
-        if running is not None:
-            return running
-        self._make_room()
-        self._do_at_once(action, model)
+        latest = self._latest.get(model)
+        is_joining = latest is not None and latest.action == action != "reload"
+        if not is_joining:
+            self._make_room()
+        self._do_at_once(action, model)  # also when joining: it may have been undone since
+        if latest is not None and is_joining:
+            return latest
         record = _Record(self._new_id(), action, model, self._clock.wall())
         self._records[record.id] = record
         if action in _TAKE_TIME:
-            self._running[action, model] = record
-            record.task = asyncio.create_task(self._watch(action, model), name=f"ondol-{action}-{model}")
+            self._latest[model] = record
+            predecessors = self._predecessors(action, model)
+            record.is_after_others = bool(predecessors)
+            watch = self._watch(action, model, predecessors)
+            record.task = asyncio.create_task(watch, name=f"ondol-{action}-{model}")
             record.task.add_done_callback(functools.partial(self._ended, record))
         else:
             record.ended_at = record.created_at
@@ -166,7 +178,19 @@ class Operations:
         elif action == "release":
             self._pool.release(model)
 
-    async def _watch(self, action: Action, model: str) -> Exception | None:
+    def _predecessors(self, action: Action, model: str) -> list[_Task]:
+        """Return what has to end first: unloads before a load, and before an unload the loads that wait for one."""
+        return [
+            record.task
+            for record in self._records.values()
+            if record.task is not None
+            and record.model == model
+            and (record.action == "unload" if action in _BRINGS_UP else record.is_after_others)
+        ]
+
+    async def _watch(self, action: Action, model: str, predecessors: list[_Task]) -> Exception | None:
+        if predecessors:
+            await asyncio.wait(predecessors)  # a load would be given the copy that is unloaded as soon as it is there
         try:
             if action == "unload":
                 await self._pool.unload(model)
@@ -178,13 +202,14 @@ class Operations:
             return exc
         return None
 
-    def _ended(self, record: _Record, task: asyncio.Task[Exception | None]) -> None:
+    def _ended(self, record: _Record, task: _Task) -> None:
         error = self._closed_error() if task.cancelled() else task.result()
         if error is not None:
             record.error, record.error_type = str(error), type(error).__name__
         record.ended_at = self._clock.wall()
         record.task = None
-        del self._running[record.action, record.model]
+        if self._latest.get(record.model) is record:
+            del self._latest[record.model]
 
     def _shown(self, record: _Record) -> Operation:
         is_running = record.ended_at is None

@@ -83,10 +83,14 @@ class Wishes:
             failed = {name for name, error in self._errors.items() if error is not None}
             rates = {name: self._usage.rate(name, now_s) for name in open_wishes}
         known, own_priorities = self._look_up(open_wishes)
+        fulfilled = {name for name in open_wishes if name in known and known[name].is_ready}
+        with self._lock:
+            for name in fulfilled:
+                self._errors.setdefault(name, None)  # or it would be loaded again when it has left
         wishes = [
             Wish(name, own_priorities.get(name, 1) if priority is None else priority, rates[name], position)
             for position, (name, priority) in enumerate(open_wishes.items())
-            if name not in known or not known[name].is_ready
+            if name not in fulfilled
         ]
         return plan_loads(wishes, known, failed=failed, loading=loading)
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from ondol.clock import SystemClock
 from ondol.models.operations import Operations
 from ondol.server.decoding import read_request
+from ondol.server.problems import advised
 from ondol.server.schemas_control import ModelOperation, OperationList, Strategy, StrategyRequest
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ async def put_strategy(request: Request) -> Response:
 
 
 def _shown(operation: Operation) -> ModelOperation:
-    return ModelOperation(**operation.as_dict())
+    error = operation.error and advised(operation.error, operation.error_type)
+    return ModelOperation(**operation.as_dict() | {"error": error})
 
 
 def _strategy(service: Service) -> Strategy:

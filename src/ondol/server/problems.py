@@ -35,6 +35,7 @@ __all__ = [
     "ProblemType",
     "RequestError",
     "UnauthorizedError",
+    "advised",
     "problem_response",
 ]
 
@@ -151,6 +152,22 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
 }
 """The row of an error is that of the nearest of its base classes."""
 
+_WITH_ADMIN_KEY: Final = "over HTTP, with the admin key: POST /v1/models/{model}"
+_ADVICE: Final[Mapping[str, str]] = {
+    errors.ModelNotLoadedError.__name__: f" ({_WITH_ADMIN_KEY}/load)",
+    errors.ModelQuarantinedError.__name__: f" ({_WITH_ADMIN_KEY}/release)",
+}
+"""What to do over HTTP about errors whose messages say what to do in Python, by the name of their class."""
+
+
+def advised(message: str, error_type: str | None) -> str:
+    """Return the message of an error with the advice there is for clients; it may be one of which only texts are kept.
+
+    >>> advised("model 'm' is quarantined", "ModelQuarantinedError")
+    "model 'm' is quarantined (over HTTP, with the admin key: POST /v1/models/{model}/release)"
+    """
+    return message + _ADVICE.get(error_type or "", "")
+
 
 def problem_response(exc: Exception, scope: Scope) -> Response:
     """Return the problem document of ``exc`` as a response; what is the server's own fault is logged."""
@@ -159,7 +176,7 @@ def problem_response(exc: Exception, scope: Scope) -> Response:
         return _http_problem(exc, scope)
     kind = next(PROBLEMS[base] for base in type(exc).__mro__ if base in PROBLEMS)
     headers = dict(getattr(exc, "headers", None) or {})
-    detail = str(exc)
+    detail = advised(_shown(str(exc)), type(exc).__name__)
     if kind is _INTERNAL:
         logger.error("%s %r failed (request %s)", scope["method"], scope["path"], request_id, exc_info=exc)
         detail = f"Nothing is known to be wrong with the request. The server's log tells more under {request_id}."
@@ -167,7 +184,7 @@ def problem_response(exc: Exception, scope: Scope) -> Response:
         logger.warning("%s %r: %s (request %s)", scope["method"], scope["path"], exc, request_id, exc_info=exc)
     if kind.is_retryable:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S))
-    return _response(kind, _shown(detail), scope, headers, _field_errors(exc))
+    return _response(kind, detail, scope, headers, _field_errors(exc))
 
 
 def _http_problem(exc: HTTPException, scope: Scope) -> Response:
