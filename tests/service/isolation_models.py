@@ -241,6 +241,19 @@ def load_says_so_and_hangs(path: str) -> Model:
     return load_hangs()
 
 
+class Unsized:
+    """Says through a FIFO that it is asked for its size, and never tells it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @property
+    def size_bytes(self) -> int:
+        Path(self.path).write_text("asked", encoding="utf-8")
+        threading.Event().wait()
+        return 0
+
+
 def load_killed() -> Model:
     os.kill(os.getpid(), signal.SIGKILL)
     return Model()

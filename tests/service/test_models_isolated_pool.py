@@ -252,6 +252,23 @@ def test_a_stop_during_the_load_ends_the_process(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_stop_while_a_model_is_asked_for_its_size_ends_the_process(tmp_path: Path) -> None:
+    fifo = tmp_path / "asked"
+    os.mkfifo(fifo)
+
+    async def scenario() -> None:
+        pool = ModelPool()
+        pool.register(spec(load=functools.partial(isolation_models.Unsized, str(fifo))))
+        await pool.start()
+        load = asyncio.create_task(pool.load("m"))
+        assert await asyncio.to_thread(fifo.read_text, encoding="utf-8") == "asked"
+        await pool.stop(grace_s=20.0)
+        assert isinstance((await asyncio.gather(load, return_exceptions=True))[0], Exception)
+        assert psutil.Process().children(recursive=True) == []
+
+    asyncio.run(scenario())
+
+
 def test_a_warm_up_that_fails_ends_the_process() -> None:
     async def cold(model: IsolatedModel) -> None:
         await model.fail("cold")

@@ -8,6 +8,7 @@ import resource
 import socket
 import struct
 import threading
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +71,8 @@ def test_arrays_go_beside_the_socket_or_through_it(
         (frame(1, b"null", 0, 100_000, 100_000), 1),
         (struct.pack("<4sIQQQ", b"ondl", 0, 1 << 60, 0, 0), 0),
         (struct.pack("<4sIQQQ", b"ondl", (1 << 32) - 1, 0, 0, 0), 0),
+        (frame(1, b"null", wire.MAX_BUFFERS_BYTES + 1, 0, wire.MAX_BUFFERS_BYTES + 1), 0),
+        (frame(1, b"null", 0, wire.MAX_BUFFERS_BYTES + 1, wire.MAX_BUFFERS_BYTES + 1), 1),
     ],
 )
 def test_a_frame_that_contradicts_itself_is_refused(pair: Pair, data: bytes, descriptors: int, tmp_path: Path) -> None:
@@ -92,6 +95,61 @@ def test_what_lies_beside_must_be_a_file(pair: Pair) -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    "begin",
+    [
+        frame(1, b"null", wire.MAX_BUFFERS_BYTES, 0, wire.MAX_BUFFERS_BYTES) + b"x",
+        struct.pack("<4sIQQQ", b"ondl", 0, wire.MAX_HEADER_BYTES, 0, 0),
+    ],
+)
+def test_what_is_only_announced_takes_no_memory(pair: Pair, begin: bytes) -> None:
+    pair[0].sendall(begin)
+    pair[0].close()
+    with pytest.raises(EOFError, match="within a message"):
+        Link(pair[1]).receive()
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_file_beside_that_is_long_but_empty_is_refused(pair: Pair, tmp_path: Path) -> None:
+    length = 1 << 30
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(length)
+        pair[0].sendmsg([frame(1, b"null", 0, length, length)], rights(file.fileno()))
+    with pytest.raises(MalformedMessageError, match="too short"):
+        Link(pair[1]).receive()
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+
+
+def test_a_buffer_of_several_pieces_comes_whole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr(wire, "_FIRST_PIECE_BYTES", 1000)
+    given = np.arange(50_001)
+    sender = threading.Thread(target=lambda: Link(pair[0]).send(encode([given, b"after"])))
+    sender.start()
+    result = Link(pair[1]).receive()
+    sender.join()
+    assert np.array_equal(result[0], given)
+    assert result[1] == b"after"
+
+
+@pytest.mark.parametrize("count", [10_000, 100])  # beside the socket, and through it
+def test_more_than_a_message_may_hold_is_not_sent(pair: Pair, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(wire, "MAX_BUFFERS_BYTES", 8 * count - 1)
+    with pytest.raises(UnencodableValueError, match=r"result takes .*, a message at most .*: send it in parts"):
+        Link(pair[0]).send(encode(np.zeros(count)), place="result")
+    Link(pair[0]).send(encode("the next one"))
+    assert Link(pair[1]).receive() == "the next one"
 
 
 @pytest.mark.parametrize("data", [b"", b"ondl", frame(0, b"null", 0, 0)[:-1]])

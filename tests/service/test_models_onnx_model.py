@@ -165,6 +165,19 @@ def test_copies_are_not_read_from_where_everybody_may_write(single: Path, tmp_pa
     assert list(folder.iterdir()) == []
 
 
+def test_copies_are_not_read_from_where_another_group_may_write(
+    single: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    folder.chmod(0o770)
+    other_group = folder.stat().st_gid + 1
+    monkeypatch.setattr(os, "getegid", lambda: other_group)
+    with pytest.raises(ConfigurationError, match="chmod g-w"):
+        onnx_model(single, weights_dir=folder)
+    assert list(folder.iterdir()) == []
+
+
 def test_a_model_with_external_weights_needs_no_copy(
     single: Path, tmp_path: Path, expected: np.ndarray[Any, Any]
 ) -> None:

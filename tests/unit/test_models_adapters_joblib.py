@@ -131,6 +131,53 @@ def test_what_everybody_may_change_is_refused(folder: Path, open_to_all: str) ->
     assert MARKS == []
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, place: Path, *, uid: int | None = None, gid: int | None = None) -> None:
+    """Let ``place`` seem to belong to somebody else."""
+    real, inode = os.fstat, place.stat().st_ino
+
+    def fstat(descriptor: int) -> os.stat_result:
+        found = real(descriptor)
+        if found.st_ino != inode:
+            return found
+        owner = (found.st_uid if uid is None else uid, found.st_gid if gid is None else gid)
+        return os.stat_result((*found[:4], *owner, *found[6:10]))
+
+    monkeypatch.setattr(os, "fstat", fstat)
+
+
+PARTS = pytest.mark.parametrize("part", ["trusted", "trusted/deep", "trusted/deep/a.pkl"])
+
+
+@PARTS
+def test_what_belongs_to_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    (folder / "deep").mkdir(mode=0o755)
+    file = write(folder / "deep" / "a.pkl")
+    place = folder.parent / part
+    pretend(monkeypatch, place, uid=os.geteuid() + 4321)
+    advice = rf"{place} belongs to user {os.geteuid() + 4321}, .*: chown {os.geteuid()} {place}"
+    with pytest.raises(ConfigurationError, match=advice):
+        trusted_pipeline(file, trusted_dirs=[folder])
+    assert MARKS == []
+    pretend(monkeypatch, place, uid=0)
+    trusted_pipeline(file, trusted_dirs=[folder])
+    assert MARKS == ["ran"]
+
+
+@PARTS
+def test_only_the_own_group_may_change_it(folder: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    (folder / "deep").mkdir(mode=0o755)
+    file = write(folder / "deep" / "a.pkl")
+    place = folder.parent / part
+    os.chmod(place, place.stat().st_mode | 0o020)  # noqa: PTH101  # as an operator's chmod does
+    pretend(monkeypatch, place, gid=os.getegid() + 4321)
+    with pytest.raises(ConfigurationError, match=rf"group {os.getegid() + 4321} may .*: chmod g-w {place}"):
+        trusted_pipeline(file, trusted_dirs=[folder])
+    assert MARKS == []
+    pretend(monkeypatch, place, gid=os.getegid())
+    trusted_pipeline(file, trusted_dirs=[folder])
+    assert MARKS == ["ran"]
+
+
 def test_a_trusted_folder_that_everybody_may_exchange_is_refused(folder: Path) -> None:
     outer = folder.parent / "outer"
     outer.mkdir()

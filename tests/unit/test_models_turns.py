@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -68,3 +69,25 @@ def test_a_load_in_a_thread_has_short_turns_and_leaves_none_behind(has_failed: b
     ended[0].join()
     assert seen == [pytest.approx(TURN_S)]
     assert sys.getswitchinterval() == pytest.approx(0.004)
+
+
+def test_a_thread_that_is_left_behind_keeps_no_turns_short() -> None:
+    begun, hung = threading.Event(), threading.Event()
+
+    def load() -> None:
+        begun.set()
+        hung.wait()
+
+    async def scenario() -> None:
+        task = asyncio.create_task(call(load, name="m"))
+        await asyncio.to_thread(begun.wait)
+        assert sys.getswitchinterval() == pytest.approx(TURN_S)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sys.getswitchinterval() == pytest.approx(0.004)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        hung.set()

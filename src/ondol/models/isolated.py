@@ -70,7 +70,7 @@ async def own_bytes(model: IsolatedModel) -> int | None:
     """Return what the model's process adds to the machine's memory, ``None`` when it cannot be read.
 
     A model that states its size (``size_bytes``) may have weights that come into memory only with their use: then the
-    larger of the two counts.
+    larger of the two counts. That is asked of the model itself, which may take its time: bound it from outside.
     """
     found_bytes = 0
     with contextlib.suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ondol.errors import ModelLoadError
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from ondol.clock import Clock
     from ondol.models.entry import Resident
     from ondol.models.isolated import Isolator
-    from ondol.models.isolation import ModelExit
+    from ondol.models.isolation import IsolatedModel, ModelExit
     from ondol.models.meter import MemoryMeter, Reading
     from ondol.models.parting import Parting
     from ondol.models.spec import ModelSpec
 
 __all__ = ["LoadJob", "LoadTimeout", "Loaded", "Tools"]
+
+logger = logging.getLogger("ondol.models")
 
 
 class LoadTimeout(ModelLoadError, TimeoutError):  # noqa: N818  # what the error tree calls it is ModelLoadError
@@ -41,9 +44,14 @@ class Tools(NamedTuple):
 
 
 class Loaded:
-    """A model that is loaded and warm, and what its load took. ``growth_is_own``: nothing else is in the growth."""
+    """A model that is loaded and warm, and what its load took.
 
-    __slots__ = ("growth_bytes", "growth_is_own", "model", "seconds")
+    Attributes:
+        growth_is_own: nothing else is in the growth.
+        stated_bytes: what the model says of its own size, if it does: an integer attribute ``size_bytes``.
+    """
+
+    __slots__ = ("growth_bytes", "growth_is_own", "model", "seconds", "stated_bytes")
 
     def __init__(self, model: Any) -> None:
         """Own ``model``."""
@@ -51,14 +59,7 @@ class Loaded:
         self.seconds = 0.0
         self.growth_bytes: int | None = None
         self.growth_is_own = False
-
-    @property
-    def stated_bytes(self) -> int | None:
-        """What the model says of its own size, if it does: an integer attribute ``size_bytes``."""
-        if self.growth_is_own:
-            return None
-        stated = getattr(self.model, "size_bytes", None)
-        return stated if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0 else None
+        self.stated_bytes: int | None = None
 
 
 class LoadJob:
@@ -71,6 +72,9 @@ class LoadJob:
         exited: how it ended, if it has.
         reading: of the memory when it began.
         is_to_be_alone: others wait for its end, so that its size can be measured.
+        leftover: set when a thread of the load or of the warm-up is left behind; completes, in the loop, once that
+            thread has ended and what it returned was put away. Until then its memory is in use. When the loop is
+            closed by then, no callback runs, but ``leftover.done()`` tells.
         settled_bytes: what was booked for the models in this process's memory when it began.
     """
 
@@ -82,6 +86,7 @@ class LoadJob:
         "exited",
         "is_demand",
         "is_to_be_alone",
+        "leftover",
         "on_exit",
         "reading",
         "settled_bytes",
@@ -110,6 +115,7 @@ class LoadJob:
         self.timeout_s = timeout_s
         self.task: asyncio.Task[None] | None = None
         self.exited: ModelExit | None = None
+        self.leftover: asyncio.Future[None] | None = None
         self.reading: Reading | None = None
         self.settled_bytes = settled_bytes
         self.is_to_be_alone = is_to_be_alone
@@ -129,10 +135,10 @@ class LoadJob:
         return self._running is not None and (self.spec.isolation == "process" or is_async(self._running))
 
     async def bring_up(self, on_warming: Callable[[], None]) -> Loaded:
-        """Load and warm up the model.
+        """Load, warm up and measure the model.
 
-        Cancellation: a coroutine is cancelled, a process ended. A thread is left behind; the model that it still
-        returns, or warms up, is put away when it ends.
+        Cancellation: a coroutine is cancelled, a process ended. A thread is left behind (see ``leftover``); the model
+        that it still returns, or warms up, is put away when it ends.
 
         Raises:
             LoadTimeout: it took longer than ``timeout_s``.
@@ -144,9 +150,7 @@ class LoadJob:
         try:
             async with asyncio.timeout(self.timeout_s) as limit:
                 loaded = Loaded(await self._load())
-                if self.spec.warm_up is not None:
-                    on_warming()
-                    await self._warm_up(self.spec.warm_up, loaded)
+                await self._make_ready(loaded, on_warming)
         except TimeoutError as exc:
             if not limit.expired():
                 raise
@@ -154,9 +158,9 @@ class LoadJob:
             raise LoadTimeout(message) from exc
         finally:
             growth_bytes = self._tools.meter.end(reading)
-        loaded.growth_bytes = growth_bytes
-        if self.spec.isolation == "process":
-            loaded.growth_bytes, loaded.growth_is_own = await own_bytes(loaded.model), True
+        if self.spec.isolation == "thread":
+            loaded.growth_bytes = growth_bytes
+            loaded.stated_bytes = _stated_bytes(self.spec.name, loaded.model)
         loaded.seconds = self._tools.clock.monotonic() - started_s
         return loaded
 
@@ -176,27 +180,57 @@ class LoadJob:
         self.exited = ended
         self.on_exit(ended)
 
+    async def _make_ready(self, loaded: Loaded, on_warming: Callable[[], None]) -> None:
+        """Warm up the model; an isolated one is also measured, and ended whatever keeps it from becoming ready."""
+        isolated = loaded.model if self.spec.isolation == "process" else None
+        try:
+            if self.spec.warm_up is not None:
+                on_warming()
+                await self._warm_up(self.spec.warm_up, loaded)
+            if isolated is not None:
+                loaded.growth_bytes, loaded.growth_is_own = await self._measured(isolated), True
+        except BaseException:
+            if isolated is not None:
+                isolated.kill(reason="its load was given up")
+            raise
+
+    async def _measured(self, model: IsolatedModel) -> int | None:
+        self._running = own_bytes
+        try:
+            return await own_bytes(model)
+        finally:
+            self._running = None
+
     async def _warm_up(self, warm_up: Callable[[Any], Any], loaded: Loaded) -> None:
-        put_away = None if self.spec.unload is None else functools.partial(_unload_late, self.spec.unload, loaded)
+        unload = None if self.spec.isolation == "process" else self.spec.unload
+        put_away = None if unload is None else functools.partial(_unload_late, unload, loaded)
         try:
             await self._call(warm_up, loaded.model, put_away=put_away, is_always_put_away=True)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as exc:
-            if not isinstance(exc, asyncio.CancelledError):
-                await self._tools.parting.part_with(self.spec, loaded)
-            elif self.spec.isolation == "process":
-                loaded.model.kill(reason="its warm-up was given up")
-            elif is_async(warm_up):
+            if not isinstance(exc, asyncio.CancelledError) or (self.spec.isolation == "thread" and is_async(warm_up)):
                 await self._tools.parting.part_with(self.spec, loaded)
             raise
 
     async def _call(self, function: Callable[..., Any], *args: Any, **put_away: Any) -> Any:
         self._running = function
         try:
-            return await call(function, *args, name=self.spec.name, **put_away)
+            return await call(function, *args, name=self.spec.name, on_left_behind=self._left_behind, **put_away)
         finally:
             self._running = None
+
+    def _left_behind(self, over: asyncio.Future[None]) -> None:
+        self.leftover = over
+
+
+def _stated_bytes(name: str, model: Any) -> int | None:
+    try:
+        stated = getattr(model, "size_bytes", None)
+    except Exception:  # a size that nobody needs to know must not undo the load
+        logger.warning("model %s cannot tell its size_bytes", name, exc_info=True, extra={"fields": {"model": name}})
+        return None
+    return stated if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0 else None
 
 
 def _unload_late(unload: Callable[[Any], Any], loaded: Loaded, _result: object) -> Any:

@@ -17,7 +17,8 @@ class ShortTurns:
 
     By default each may keep the interpreter for 5 ms while the event loop waits, and the loop waits anew after every
     read and write: beside five such loaders a server answers some ten requests a second. Loads take no longer by it.
-    A thread within a long call of a library that does not release the interpreter cannot be hurried.
+    A thread within a long call of a library that does not release the interpreter cannot be hurried. Whoever waits
+    for the thread enters it, so that one that is left behind has no say in it any more.
 
     Thread-safety: safe; may be entered several times at once.
     """

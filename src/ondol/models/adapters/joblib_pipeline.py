@@ -1,7 +1,7 @@
 """adapter: joblib and pickle files (scikit-learn pipelines), only from folders that the operator trusts.
 
 Such a file is a program: reading it runs what whoever wrote it wanted. So the folders are named one by one, a
-path is judged by where it really leads, and what any user of the machine may change is not trusted.
+path is judged by where it really leads, and what another user of the machine may change is not trusted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ondol.errors import ConfigurationError, ModelLoadError
 from ondol.models.adapters.extras import import_extra
+from ondol.models.adapters.trust import check_ownership, check_writers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,11 +35,13 @@ def trusted_pipeline(path: str | os.PathLike[str], *, trusted_dirs: Sequence[str
 
     Args:
         path: the file; symbolic links and ``..`` are followed before it is judged.
-        trusted_dirs: folders whose every file may run as this process. No folder is trusted by itself.
+        trusted_dirs: folders whose every file may run as this process. No folder is trusted by itself. They, and all
+            between them and the file, must belong to this user or to root, and nobody else may write there (this
+            user's own primary group may).
 
     Raises:
-        ConfigurationError: the file is not in a trusted folder, or everybody may change it or a folder on the way to
-            it (nothing was read then); or what it holds needs a package that is not installed.
+        ConfigurationError: the file is not in a trusted folder, or others may change it or a folder on the way to it
+            (nothing was read then); or what it holds needs a package that is not installed.
         MissingExtraError: joblib is not installed.
         ModelLoadError: there is no such file, or reading it failed; ``__cause__`` holds its error.
     """
@@ -103,13 +106,13 @@ def _opened(file: Path, folder: Path) -> int:
     """Return a descriptor of ``file``, reached from ``folder`` step by step: what is judged is what is opened."""
     here = os.open(folder, _FOLDER)
     try:
-        _check_writers(os.fstat(here), folder)
+        check_ownership(os.fstat(here), folder)
         parts = file.relative_to(folder).parts
         for depth, part in enumerate(parts, 1):
             flags = _FILE if depth == len(parts) else _FOLDER
             before, here = here, os.open(part, flags, dir_fd=here)
             os.close(before)
-            _check_writers(os.fstat(here), folder.joinpath(*parts[:depth]))
+            check_ownership(os.fstat(here), folder.joinpath(*parts[:depth]))
         _check_regular(os.fstat(here))
     except BaseException:
         os.close(here)
@@ -122,17 +125,12 @@ def _check_regular(status: os.stat_result) -> None:
         raise OSError("it is no regular file")
 
 
-def _check_writers(status: os.stat_result, path: Path) -> None:
-    if status.st_mode & stat.S_IWOTH:
-        message = f"every user may change {path}, so it cannot be trusted: chmod o-w {path}"
-        raise ConfigurationError(message)
-
-
 def _check_parent(path: Path) -> None:
     try:
         status = path.stat()
     except OSError as exc:
         message = f"{path} cannot be looked at, so what is in it cannot be trusted: {exc}"
         raise ConfigurationError(message) from exc
-    if not status.st_mode & stat.S_ISVTX:  # where that is set (as for /tmp), nobody may exchange what others own
-        _check_writers(status, path)
+    # Where that bit is set (as for /tmp), nobody may exchange what others own, and whose the folder is is looked at.
+    if not status.st_mode & stat.S_ISVTX:
+        check_writers(status, path)

@@ -106,13 +106,13 @@ def onnx_model(
         path: the file, or the folder that holds it (``model.onnx``, ``onnx/model.onnx`` or the only one).
         threads: to compute with; as a rule one less than the process may use at once, at least 1 and at most 4.
         is_two_stage: ``False`` loads the fast session at once.
-        weights_dir: where copies with mappable weights are kept, in a folder that not everybody may change; each
-            takes as much room as its model. It is made if need be.
+        weights_dir: where copies with mappable weights are kept, in a folder that is this user's or root's and that
+            nobody else may change; each takes as much room as its model. It is made if need be.
         providers: onnxruntime's execution providers; two stages are for the CPU's only.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ConfigurationError: ``threads`` is no positive number, this onnxruntime has no such provider, or everybody may
+        ConfigurationError: ``threads`` is no positive number, this onnxruntime has no such provider, or others may
             change ``weights_dir``.
         ModelLoadError: there is no model, its weights are not in its folder, or it cannot be loaded; ``__cause__``
             holds the runtime's error.

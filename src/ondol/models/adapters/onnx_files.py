@@ -7,13 +7,13 @@ import hashlib
 import mmap
 import os
 import shutil
-import stat
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
-from ondol.errors import ConfigurationError, ModelLoadError
+from ondol.errors import ModelLoadError
 from ondol.models.adapters.onnx_layout import Layout, read_layout, without_weights
+from ondol.models.adapters.trust import check_ownership
 from ondol.units import MIB
 
 if TYPE_CHECKING:
@@ -101,15 +101,13 @@ def mappable_copy(model: Path, folder: Path) -> Path:
 
     Raises:
         OSError: it cannot be written.
-        ConfigurationError: everybody may change ``folder``.
+        ConfigurationError: others may change ``folder``.
         ModelLoadError: the model cannot be read, or changes meanwhile.
     """
     path = model.resolve()
     place = _digest(str(path))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_mode & stat.S_IWOTH:
-        message = f"every user may change {folder}, so no weights are read from it: chmod o-w {folder}"
-        raise ConfigurationError(message)
+    check_ownership(folder.stat(), folder)
     with _source(path) as source:
         target = folder / f"{place}-{_digest(source.version)}"
         layout = _layout(source)

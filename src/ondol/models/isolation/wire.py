@@ -25,15 +25,19 @@ from ondol.units import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["INLINE_LIMIT_BYTES", "MAX_HEADER_BYTES", "Link", "receive_descriptors"]
+__all__ = ["INLINE_LIMIT_BYTES", "MAX_BUFFERS_BYTES", "MAX_HEADER_BYTES", "Link", "receive_descriptors"]
 
 INLINE_LIMIT_BYTES: Final = 64 * 1024
 """Larger buffers do not go through the socket where they can go beside it."""
 MAX_HEADER_BYTES: Final = 256 * 1024 * 1024
 """Of the plain data in one message, and of the lengths of its buffers."""
+MAX_BUFFERS_BYTES: Final = 2 * 1024 * 1024 * 1024
+"""Of all buffers of one message: no answer of a model comes near it, and a broken one cannot take all the memory."""
 
 _MAGIC: Final = b"ondl"
 _PREFIX: Final = struct.Struct("<4sIQQQ")  # magic, buffers, header bytes, inline bytes, beside bytes
+_FIRST_PIECE_BYTES: Final = 8 * 1024 * 1024
+_BLOCK_BYTES: Final = 512  # what ``st_blocks`` counts in, whatever the file system
 _MAX_DESCRIPTORS: Final = 4
 _CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -74,10 +78,15 @@ class Link:
                 through; nothing was sent.
             OSError: the other side is gone, or ``TimeoutError``.
         """
+        size_bytes = sum(view.nbytes for view in encoded.buffers)
+        if size_bytes > MAX_BUFFERS_BYTES:
+            limit = format_bytes(MAX_BUFFERS_BYTES)
+            message = f"{place} takes {format_bytes(size_bytes)}, a message at most {limit}: send it in parts"
+            raise UnencodableValueError(message)
         try:
             beside = _write_beside(encoded)
         except OSError as exc:
-            size = format_bytes(sum(view.nbytes for view in encoded.buffers))
+            size = format_bytes(size_bytes)
             raise UnencodableValueError(f"{place} of {size} cannot be sent between processes: {exc}") from exc
         try:
             data = _joined(encoded, place, is_beside=beside is not None)
@@ -107,6 +116,8 @@ class Link:
             prefix = _Prefix._make(_PREFIX.unpack(data))
             if prefix.magic != _MAGIC or prefix.header_bytes + 8 * prefix.buffers > MAX_HEADER_BYTES:
                 raise MalformedMessageError("not a message: it does not begin like one")
+            if prefix.inline_bytes + prefix.beside_bytes > MAX_BUFFERS_BYTES:
+                raise MalformedMessageError("not a message: it is larger than any may be")
             if len(descriptors) != (prefix.beside_bytes > 0):
                 raise MalformedMessageError("not a message: the memory beside it is missing or not announced")
             lengths = struct.unpack(f"<{prefix.buffers}Q", self._receive_exactly(8 * prefix.buffers))
@@ -140,14 +151,18 @@ class Link:
             self._end.settimeout(left_s)
 
     def _receive_exactly(self, length: int) -> bytearray:
-        data = bytearray(length)
-        rest = memoryview(data)
-        while rest:
+        """Return ``length`` bytes; the memory for them grows as they come, for they may only have been announced."""
+        data = bytearray(min(length, _FIRST_PIECE_BYTES))
+        filled = 0
+        while filled < length:
+            if filled == len(data):
+                data.extend(bytes(min(filled, length - filled)))
             self._arm()
-            count = self._end.recv_into(rest)
+            with memoryview(data) as view, view[filled:] as rest:
+                count = self._end.recv_into(rest)
             if not count:
                 raise EOFError("the other side closed the connection within a message")
-            rest = rest[count:]
+            filled += count
         return data
 
 
@@ -235,7 +250,8 @@ class _Beside:
         self._descriptor = descriptor
         self._offset = 0
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size < length:
+        # Only what was written has blocks: a file can be as long as it likes without any.
+        if not stat.S_ISREG(found.st_mode) or min(found.st_size, found.st_blocks * _BLOCK_BYTES) < length:
             raise MalformedMessageError("not a message: the memory beside it is no file or too short")
 
     def read(self, length: int) -> bytearray:
