@@ -1,150 +1,103 @@
-"""Random histories of a pool on virtual time.
+"""Random histories of a pool on virtual time, chosen and shrunk by hypothesis.
 
-Whatever leases, cancellations, unloads, replacements, failures and limits come in whatever order: no leased model is
-unloaded, the ledger stays within the budget, every waiter ends, and nothing is left over.
+Whatever is registered, leased, cancelled, unloaded, crashed, limited and stopped in whatever order: no leased model is
+unloaded, the ledger stays within the budget, every waiter ends, and nothing is left over. The world, what can be done
+to it and what must hold are in ``pool_machine.py`` and beside it; ``make soak`` drives a million steps of the same.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from ondol.errors import OndolError
-from ondol.models import ModelPool, ModelSpec
-from ondol.testing import VirtualClock, run_virtual
+from tests.property.pool_machine import ACTIONS, PAUSES_S, World, WorldError, quiet_logs
 
-LIMIT = 100
-NAMES = ("base", "left", "right", "app", "lone", "large", "odd")
-DEPENDS_ON = {"left": ("base",), "right": ("base",), "app": ("left", "right")}
-SIZES = {"base": 20, "left": 20, "right": 25, "app": 25, "lone": 60, "large": 95, "odd": 10}
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
-ACTION = st.one_of(
-    st.tuples(st.just("lease"), st.sampled_from(NAMES), st.integers(0, 30)),
-    st.tuples(st.just("load"), st.sampled_from(NAMES), st.integers(0, 1)),
-    st.tuples(st.just("unload"), st.sampled_from(NAMES), st.just(0)),
-    st.tuples(st.just("cancel"), st.just(""), st.integers(0, 50)),
-    st.tuples(st.just("fail"), st.sampled_from(NAMES), st.integers(0, 1)),
-    st.tuples(st.just("replace"), st.sampled_from(NAMES), st.just(0)),
-    st.tuples(st.just("limit"), st.just(""), st.sampled_from([30, 60, LIMIT])),
-    st.tuples(st.just("stop"), st.just(""), st.just(0)),
-)
-STEPS = st.lists(st.tuples(ACTION, st.sampled_from([0.0, 0.0, 0.3, 1.0, 4.0])), min_size=1, max_size=30)
+_PAUSES = st.sampled_from(PAUSES_S)
 
 
-class World:
-    """The pool, what it loaded, and what must hold at every moment."""
+class PoolMachine(RuleBasedStateMachine):
+    """One world; its rules are ``ACTIONS``, added below."""
 
-    def __init__(self, clock: VirtualClock) -> None:
-        self.rss_bytes = 0
-        self.failing: set[str] = set()
-        self.held: dict[int, int] = {}
-        self.alive: set[int] = set()
-        self.made = 0
-        self.limits = [LIMIT]
-        self.callers: list[asyncio.Task[None]] = []
-        self.pool = ModelPool(
-            clock=clock, memory_limit_bytes=LIMIT, lease_timeout_s=20.0, stop_grace_s=1000.0, memory_probe=self.probe
-        )
-        self.pool.add_listener(self.check)
-        for name in NAMES:
-            self.pool.register(self.spec(name))
+    world: World | None = None
+    is_sound = True
 
-    def probe(self) -> int:
-        return self.rss_bytes
+    @initialize(seed=st.integers(0, 15))
+    def begin(self, seed: int) -> None:
+        self.world = World(seed)
+        self.world.__enter__()
 
-    def spec(self, name: str) -> ModelSpec:
-        real = SIZES[name] + (15 if name == "odd" else 0)  # larger than it says
+    def act(self, kind: str, pause_s: float, /, **arguments: Any) -> None:
+        assert self.world is not None
+        try:
+            self.world.step(kind, arguments, pause_s)
+        except WorldError:
+            self.is_sound = False
+            raise
 
-        async def load() -> int:
-            await asyncio.sleep(1.0)
-            if name in self.failing:
-                raise OSError(name)
-            self.rss_bytes += real
-            self.made += 1
-            self.alive.add(self.made)
-            return self.made
-
-        async def unload(model: int) -> None:
-            assert self.held.get(model, 0) == 0, f"{name} was unloaded while leased"
-            self.alive.remove(model)
-            await asyncio.sleep(0.5)
-            self.rss_bytes -= real
-
-        return ModelSpec(name, load, depends_on=DEPENDS_ON.get(name, ()), size_bytes=SIZES[name], unload=unload)
-
-    def check(self, _event: str = "", _name: str = "") -> None:
-        used = self.pool.get_stats()["used_bytes"]
-        # What was booked under an earlier, higher limit may still be leased.
-        assert 0 <= used <= max(self.limits)
-
-    async def lease(self, name: str, seconds: float) -> None:
-        async with self.pool.lease(name) as model:
-            self.held[model] = self.held.get(model, 0) + 1
-            try:
-                assert model in self.alive
-                for dependency in DEPENDS_ON.get(name, ()):
-                    assert self.pool.status(dependency).state in {"ready", "draining"}
-                await asyncio.sleep(seconds)
-                assert model in self.alive
-            finally:
-                self.held[model] -= 1
-
-    def act(self, kind: str, name: str, number: int) -> None:
-        if kind == "lease":
-            self.callers.append(asyncio.create_task(self.lease(name, number / 10)))
-        elif kind == "load":
-            self.callers.append(asyncio.create_task(self.pool.load(name, is_background=bool(number))))
-        elif kind == "unload":
-            self.callers.append(asyncio.create_task(self.ignore_result(self.pool.unload(name))))
-        elif kind == "cancel" and self.callers:
-            self.callers[number % len(self.callers)].cancel()
-        elif kind == "fail":
-            (self.failing.add if number else self.failing.discard)(name)
-        elif kind == "replace":
-            self.pool.register(self.spec(name), replace=True)
-        elif kind == "limit":
-            self.limits.append(number)
-            self.pool.configure(memory_limit_bytes=number)
-
-    @staticmethod
-    async def ignore_result(work: Any) -> None:
-        await work
-
-    async def end(self) -> None:
-        """Let every caller come to its end, then stop; whatever is left over is a mistake."""
-        results = await asyncio.wait_for(asyncio.gather(*self.callers, return_exceptions=True), timeout=10_000)
-        self.callers.clear()
-        strange = [r for r in results if r is not None and not isinstance(r, OndolError | asyncio.CancelledError)]
-        assert not strange, strange
-        self.check()
-        await self.pool.stop()
-        stats = self.pool.get_stats()
-        assert (stats["used_bytes"], stats["listener_failures"], stats["unload_failures"]) == (0, 0, 0)
-        assert not self.alive
-        assert self.rss_bytes == 0
-        assert all(row["leases"] == 0 for row in stats["models"])
-        assert {row["state"] for row in stats["models"]} <= {"registered", "unloaded", "failed", "blocked"}
+    def teardown(self) -> None:
+        if self.world is None:
+            return
+        try:
+            if self.is_sound:
+                self.world.settle()
+        finally:
+            self.world.__exit__()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(STEPS)
-def test_any_history_ends_well(steps: list[tuple[tuple[str, str, int], float]]) -> None:
-    async def scenario(clock: VirtualClock) -> None:
-        world = World(clock)
-        await world.pool.start()
-        for (kind, name, number), pause_s in steps:
-            if kind == "stop":
-                stopping = asyncio.create_task(world.pool.stop())
-                await asyncio.sleep(pause_s)
-                await stopping
-                await world.pool.start()
-                continue
-            world.act(kind, name, number)
-            world.check()
-            await asyncio.sleep(pause_s)
-        await world.end()
+def _rule_of(action: str, values: Mapping[str, Sequence[Any]]) -> Any:
+    def act(self: PoolMachine, pause_s: float, **arguments: Any) -> None:
+        self.act(action, pause_s, **arguments)
 
-    run_virtual(scenario)
+    act.__name__ = action
+    choices: dict[str, Any] = {name: st.sampled_from(choice) for name, choice in values.items()}
+    return rule(pause_s=_PAUSES, **choices)(act)  # type: ignore[no-untyped-call]  # what hypothesis makes has no types
+
+
+for _action, (_, _values) in ACTIONS.items():
+    setattr(PoolMachine, _action, _rule_of(_action, _values))
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    with quiet_logs():
+        yield
+
+
+def test_any_history_ends_well() -> None:
+    checks = list(HealthCheck)  # each example is a whole life of a pool
+    limits = settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=checks)
+    run_state_machine_as_test(PoolMachine, settings=limits)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_long_history_ends_well(seed: int) -> None:
+    """Histories longer than hypothesis makes them, as ``make soak`` runs them."""
+    draw = Random(seed)
+    kinds, weights = [*ACTIONS], [weight for weight, _ in ACTIONS.values()]
+    with World(seed) as world:
+        for _ in range(250):
+            kind = draw.choices(kinds, weights)[0]
+            arguments = {name: draw.choice(values) for name, values in ACTIONS[kind][1].items()}
+            world.step(kind, arguments, draw.choice(PAUSES_S))
+        world.settle()
+        assert world.steps == 250
+
+
+def test_a_world_tells_what_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    with World() as world:
+        world.step("lease", {"name": "base", "seconds": 30.0, "nested": None, "is_failing": False}, 4.0)
+        run = world.pool._run
+        assert run is not None
+        resident = run.ready["base"]
+        resident.leases -= 1  # as if the hand-over did not count
+        with pytest.raises(WorldError, match=r"(?s)0 leases, but 1 holders.*lease\(name='base'.*ready base"):
+            world.step("wait", {"seconds": 0.1}, 1.0)
+        resident.leases += 1

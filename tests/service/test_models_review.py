@@ -263,3 +263,22 @@ def test_a_copy_goes_first_together_with_another_when_only_both_make_room() -> N
         check_ended(pool, fleet)
 
     run_virtual(scenario)
+
+
+def test_old_bases_that_wait_for_a_copy_do_not_keep_its_renewal_waiting_for_ever() -> None:
+    """The base's old copy stays for the app's old copy, whose successor has room only once one of them goes."""
+
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), ModelPool(clock=clock, memory_limit_bytes=100)
+        pool.register(fleet.spec("base", size_bytes=35))
+        pool.register(fleet.spec("app", ("base",), size_bytes=30))
+        async with pool:
+            await pool.load("app")
+            await pool.reload("base")  # 35 + 35 + 30: no room for a second app
+            await asyncio.sleep(100)
+            assert fleet.loads() == ["base", "app", "base", "app"]
+            assert fleet.journal[-3:] == ["unload app", "unload base", "load app"]
+            assert [pool.status(name).state for name in ("base", "app")] == [ModelState.READY] * 2
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)

@@ -220,6 +220,36 @@ def test_a_thread_that_hangs_is_left_behind_and_its_late_model_put_away() -> Non
     asyncio.run(scenario())
 
 
+def test_no_second_thread_is_started_while_the_one_that_hangs_still_runs_and_its_bytes_count() -> None:
+    may_return = threading.Event()
+    started: list[str] = []
+
+    def load() -> str:
+        started.append("started")
+        may_return.wait()
+        return "late"
+
+    async def scenario() -> None:
+        pool = ModelPool(memory_limit_bytes=100, retry=RetryPolicy(attempts=3, first_s=0.01))
+        pool.register(ModelSpec("m", load=load, size_bytes=60, load_timeout_s=0.02))
+        async with pool:
+            with pytest.raises(ModelLoadError, match="the thread of its last load, which was given up, still runs"):
+                await pool.load("m")
+            status = pool.status("m")
+            assert (status.state, status.failures_in_a_row) == (ModelState.QUARANTINED, 3)
+            assert (started, pool.get_stats()["used_bytes"]) == (["started"], 60)
+            may_return.set()
+            leftover = pool._registry.entry("m").leftover
+            assert leftover is not None
+            await leftover
+            assert pool.get_stats()["used_bytes"] == 0
+            pool.release("m")
+            await pool.load("m")
+            assert (len(started), pool.get_stats()["used_bytes"]) == (2, 60)
+
+    asyncio.run(scenario())
+
+
 def test_memory_errors_are_tried_again_too() -> None:
     calls = []
 

@@ -73,7 +73,11 @@ class Dispatcher:
             demand=options.max_demand_loads - demand_jobs,
             background=options.max_background_loads - (len(self._loads.jobs) - demand_jobs),
         )
-        turn = Turn(self._registry.ledger, slots, is_anything_moving=bool(self._loads.jobs or self._residents.drains))
+        turn = Turn(
+            self._registry.ledger,
+            slots,
+            is_anything_moving=bool(self._loads.jobs) or self._residents.is_anything_leaving(),
+        )
         needed_ahead: set[str] = set()
         jobs_before = len(self._loads.jobs)
         for want in wants:
@@ -96,8 +100,9 @@ class Dispatcher:
         pinned = self._residents.pinned()
         for want in wants:
             entry = self._registry.entry(want.name)
-            if entry.state in _NOT_TO_REFUSE or not entry.expected_bytes:
-                continue
+            has_all = all(other in self._residents.ready for other in entry.spec.depends_on)
+            if entry.state in _NOT_TO_REFUSE or (has_all and not entry.expected_bytes):
+                continue  # of unknown size; without all it depends on that alone may be too large
             beside_bytes = self._residents.bytes_beside(want.name, pinned)
             reason = too_large(want.name, entry.expected_bytes, beside_bytes, limit_bytes)
             if reason is None:
@@ -124,6 +129,9 @@ class Dispatcher:
         entry = self._registry.entry(want.name)
         if entry.state is not ModelState.QUEUED and want.name not in self._residents.ready:
             return True  # it drains or backs off
+        if entry.leftover is not None and not entry.leftover.done():
+            self._setbacks.still_hangs(entry, is_serving=want.name in self._residents.ready)
+            return False
         waits_on = [name for name in entry.spec.depends_on if name not in self._residents.ready]
         if waits_on:
             self._explain(entry, f"waits for {', '.join(waits_on)}, which it depends on")

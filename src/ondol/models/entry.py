@@ -10,7 +10,7 @@ from ondol.models.spec import ModelSpec, ModelState
 from ondol.models.worth import Use
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
+    from asyncio import Future, TimerHandle
     from collections.abc import Callable, Mapping
 
     from ondol.models.estimates import Estimate
@@ -24,14 +24,14 @@ _FAILURES: Final = frozenset({_S.FAILED, _S.BACKOFF, _S.QUARANTINED})
 
 FOLLOWERS: Final[Mapping[ModelState, frozenset[ModelState]]] = {
     _S.REGISTERED: frozenset({_S.QUEUED, _S.BLOCKED, _S.FAILED}),
-    _S.QUEUED: frozenset({_S.LOADING, _S.REGISTERED, _S.UNLOADED, _S.FAILED, _S.BLOCKED}),
+    _S.QUEUED: frozenset({_S.LOADING, _S.REGISTERED, _S.UNLOADED, _S.BLOCKED}) | _FAILURES,
     _S.LOADING: frozenset({_S.WARMING, _S.READY, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}) | _FAILURES,
     _S.WARMING: frozenset({_S.READY, _S.QUEUED, _S.REGISTERED, _S.UNLOADED}) | _FAILURES,
     _S.READY: frozenset({_S.DRAINING}) | _FAILURES,  # failures: the process of an isolated model ended
     _S.DRAINING: frozenset({_S.UNLOADED, _S.READY}) | _FAILURES,  # but for the first: what a load beside it came to
     _S.UNLOADED: frozenset({_S.QUEUED, _S.BLOCKED, _S.FAILED}),
     _S.FAILED: frozenset({_S.QUEUED, _S.BLOCKED, _S.REGISTERED, _S.UNLOADED}),
-    _S.BACKOFF: frozenset({_S.QUEUED, _S.BLOCKED, _S.REGISTERED, _S.UNLOADED, _S.FAILED}),
+    _S.BACKOFF: frozenset({_S.QUEUED, _S.BLOCKED, _S.REGISTERED, _S.UNLOADED}) | _FAILURES,
     _S.QUARANTINED: frozenset({_S.BLOCKED, _S.REGISTERED, _S.UNLOADED}),
     _S.BLOCKED: frozenset({_S.QUEUED, _S.REGISTERED, _S.UNLOADED, _S.FAILED}),
 }
@@ -125,6 +125,8 @@ class Entry:
     """``measured_bytes`` is a share of what several loads took together; the next that runs alone replaces it."""
     job: LoadJob | None = None
     """The load under way."""
+    leftover: Future[None] | None = None
+    """The thread of a load that was given up; it still runs."""
     load_started_s: float | None = None
     """When it began."""
     ready_at_s: float | None = None

@@ -38,6 +38,8 @@ class Loads:
     def __init__(self, registry: Registry, tools: Tools, residents: Residents, steering: Steering) -> None:
         """Begin with none."""
         self.jobs: dict[str, LoadJob] = {}
+        self.leftovers: dict[str, asyncio.Future[None]] = {}
+        """Threads of loads that were given up, by account."""
         self._registry = registry
         self._tools = tools
         self._residents = residents
@@ -118,9 +120,30 @@ class Loads:
         if entry.job is job:
             entry.job = entry.load_started_s = None
         job.let_go_of_bases()
-        if self._registry.ledger.phase(job.account) is Phase.RESERVED:
+        if job.leftover is not None and not job.leftover.done():
+            self._leave_behind(entry, job, job.leftover)
+        elif self._registry.ledger.phase(job.account) is Phase.RESERVED:
             self._registry.ledger.release(job.account)
         self._steering.ended()
+
+    def _leave_behind(self, entry: Entry, job: LoadJob, leftover: asyncio.Future[None]) -> None:
+        """Count the bytes of a thread that was given up until it ends; the model is not loaded again before."""
+        entry.leftover = self.leftovers[job.account] = leftover
+
+        def ended(_leftover: asyncio.Future[None]) -> None:
+            if entry.leftover is leftover:
+                entry.leftover = None
+            if self.leftovers.pop(job.account, None) is not None:
+                self._registry.ledger.release(job.account)
+            self._steering.ended()  # also when this run is over: the one after it may wait for the thread
+
+        leftover.add_done_callback(ended)
+
+    def close(self) -> None:
+        """Count nothing any more of threads that were given up: the run is over."""
+        for account in self.leftovers:
+            self._registry.ledger.release(account)
+        self.leftovers.clear()
 
     def _failed(self, entry: Entry, job: LoadJob, error: BaseException, *, cause: BaseException | None = None) -> None:
         if entry.job is job:  # else the run it belongs to is over, and another one loads the model
@@ -201,6 +224,7 @@ class Loads:
         resident = self._residents.ready.get(name)
         if resident is not None and ledger.size(resident.account) >= shortage:
             self._steering.make_way(name)
+            self._steering.ended()  # more may leave now than before
             return self._residents.drains_of(name)
         return []
 

@@ -168,6 +168,20 @@ class Residents:
                 ledger.leave(resident.account)
                 waiting.remove(resident)
 
+    def is_anything_leaving(self) -> bool:
+        """Tell whether an unload is under way that will end by itself, once leases are back."""
+        alive = self._registry.alive
+        return any(not self._is_kept(alive[account]) for account in self.drains)
+
+    def _is_kept(self, resident: Resident) -> bool:
+        """Tell whether an old copy stays because something that is ready was built on it, directly or not."""
+        alive = self._registry.alive
+        return any(
+            self.ready.get(user.spec.name) is user
+            or (user.account in self.drains and self._is_kept(alive[user.account]))
+            for user in resident.supports
+        )
+
     def _is_free_to_go(self, resident: Resident) -> bool:
         """Tell whether what leaves waits for nothing but unloads that are under way."""
         ledger = self._registry.ledger

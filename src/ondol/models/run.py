@@ -355,6 +355,7 @@ class PoolRun:
             if name in self.ready:  # a cascade may have taken it meanwhile
                 self._residents.start_drain(name, "the pool stops")
         await self._await_end(grace_s)
+        self._loads.close()
         for entry in self._registry.snapshot():
             if entry.state is ModelState.QUEUED:
                 self._registry.move(entry, entry.idle_state, "the pool stopped before its turn came")

@@ -126,6 +126,11 @@ class Setbacks:
             self._registry.move(entry, entry.idle_state, reason)
             self._dispatch()
 
+    def still_hangs(self, entry: Entry, *, is_serving: bool) -> None:
+        """Count it as a failed load that the thread of the last one still runs: no second one is started beside it."""
+        error = ModelLoadError("the thread of its last load, which was given up, still runs")
+        self.load_failed(entry, error, cause=None, is_serving=is_serving)
+
     def _final(self, entry: Entry, state: ModelState, error: BaseException, cause: BaseException, reason: str) -> None:
         self._registry.move(entry, state, reason)
         is_over = state is ModelState.QUARANTINED
