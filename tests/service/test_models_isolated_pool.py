@@ -35,6 +35,21 @@ def spec(name: str = "m", load: Any = isolation_models.load, **fields: Any) -> M
     return ModelSpec(name, load, isolation="process", **fields)
 
 
+_before: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """Note which processes are there already: a server that other tests share is none of these tests' concern."""
+    _before.clear()
+    _before.update(child.pid for child in psutil.Process().children(recursive=True))
+
+
+def own_children() -> list[psutil.Process]:
+    """Return the processes that were started since, the fork server first."""
+    return [child for child in psutil.Process().children(recursive=True) if child.pid not in _before]
+
+
 class Events:
     """Waits for what the pool announces."""
 
@@ -91,7 +106,7 @@ def test_nothing_is_left_after_the_stop() -> None:
             pool.register(spec(name))
         async with pool:
             await asyncio.gather(pool.load("a"), pool.load("b"))
-            return [child.pid for child in psutil.Process().children(recursive=True)]
+            return [child.pid for child in own_children()]
 
     pids = asyncio.run(scenario())
     assert len(pids) == 3  # the fork server and two models
@@ -244,10 +259,10 @@ def test_a_stop_during_the_load_ends_the_process(tmp_path: Path) -> None:
         await pool.start()
         load = asyncio.create_task(pool.load("m"))
         assert await asyncio.to_thread(fifo.read_text, encoding="utf-8") == "loading"
-        assert len(psutil.Process().children(recursive=True)) == 2  # the fork server and the model
+        assert len(own_children()) == 2  # the fork server and the model
         await pool.stop(grace_s=20.0)
         assert isinstance((await asyncio.gather(load, return_exceptions=True))[0], Exception)
-        assert psutil.Process().children(recursive=True) == []
+        assert own_children() == []
 
     asyncio.run(scenario())
 
@@ -264,7 +279,7 @@ def test_a_stop_while_a_model_is_asked_for_its_size_ends_the_process(tmp_path: P
         assert await asyncio.to_thread(fifo.read_text, encoding="utf-8") == "asked"
         await pool.stop(grace_s=20.0)
         assert isinstance((await asyncio.gather(load, return_exceptions=True))[0], Exception)
-        assert psutil.Process().children(recursive=True) == []
+        assert own_children() == []
 
     asyncio.run(scenario())
 
@@ -279,7 +294,7 @@ def test_a_warm_up_that_fails_ends_the_process() -> None:
         async with pool:
             with pytest.raises(ModelLoadError, match="cold"):
                 await pool.load("m")
-            (server,) = psutil.Process().children()
+            (server,) = own_children()
             assert server.children() == []
 
     asyncio.run(scenario())
