@@ -69,6 +69,13 @@ ACTIONS: Mapping[str, tuple[int, Mapping[str, Sequence[Any]]]] = {
     "unload": (6, {"name": NAMES}),
     "reload": (6, {"name": NAMES}),
     "cancel": (8, {"number": tuple(range(12))}),
+    "ambush": (
+        8,
+        {
+            "event": ("ready", "ready", "failed", "unloaded", "leased", "crashed"),
+            "deed": ("cancel", "cancel", "cancel", "unload", "reload", "renew", "release", "limit", "crash"),
+        },
+    ),
     "register": (
         6,
         {

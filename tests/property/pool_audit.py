@@ -73,6 +73,7 @@ class Audit:
         self._counters()
         self._copies()
         if run is not None and not run.is_closing:
+            self._leaving(run)
             self._states(run)
             self._waits(run)
             self.slots(run)
@@ -130,6 +131,15 @@ class Audit:
         for copy in self._workshop.copies:
             is_lost = copy.held and copy not in kept and not copy.has_crashed and not copy.is_excused
             self._expect(not is_lost, f"{copy} is held by {copy.held}, but the pool does not know it any more")
+
+    def _leaving(self, run: PoolRun) -> None:
+        for account in run._residents.drains:
+            resident = self._registry.alive[account]
+            entry = self._registry.entries[resident.spec.name]
+            is_own_reason = entry.resident is resident and entry.state is ModelState.DRAINING
+            if is_own_reason and resident.leases:
+                is_at_will = entry.reason.startswith(("evicted", "not used"))
+                self._expect(not is_at_will, f"{account} was let go of ({entry.reason}), but is leased")
 
     def _states(self, run: PoolRun) -> None:
         wanted = {want.name for want in run._dispatcher._to_load()}

@@ -59,6 +59,12 @@ class Callers:
             if caller.task is not None:
                 caller.task.cancel()
 
+    def cancel_one_of(self, name: str) -> None:
+        """Cancel the first that asked for a model."""
+        number = next((n for n, caller in enumerate(self.waiting) if caller.label.split()[1] == name), None)
+        if number is not None:
+            self.cancel(number)
+
     def cancel_all(self) -> None:
         """Expect all to be cancelled."""
         for caller in self.waiting:

@@ -74,6 +74,8 @@ class World:
         self._close_pool = self.pool._close
         self.pool._close = self._watched_close  # type: ignore[method-assign]  # a seam nobody else needs
         self._grace_ends_s: float | None = None
+        self._ambushes: dict[str, str] = {}
+        """What is to be done in the moment of the next event of a kind."""
         self._callers = Callers(self.pool, self.workshop, self.note, self.fault)
         self._audit = Audit(self.pool, self.workshop, self.fault)
         self._threading: Any = None
@@ -172,13 +174,16 @@ class World:
         self._raise_fault()
 
     async def _act(self, action: Callable[..., None], arguments: Arguments, pause_s: float) -> None:
+        self._try(lambda: action(**arguments))
+        await asyncio.sleep(pause_s)
+
+    def _try(self, deed: Callable[[], None]) -> None:
         try:
-            action(**arguments)
+            deed()
         except EXPECTED_ERRORS as exc:
             self.note(f"  {type(exc).__name__}: {exc}")
         except Exception as exc:  # noqa: BLE001  # kept with the history
             self.fault(f"the pool raised {exc!r}")
-        await asyncio.sleep(pause_s)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -240,6 +245,21 @@ class World:
         self.workshop.events += 1
         self.note(f"  -> {event} {name}")
         self._audit.event(event, name)
+        deed = self._ambushes.pop(event, None)
+        if deed is not None:
+            self._try(lambda: self._spring(deed, name))
+
+    def _spring(self, deed: str, name: str) -> None:
+        """Do ``deed`` in the very moment in which something happens to the model ``name``."""
+        self.note(f"  {deed} of {name} at once")
+        if deed == "cancel":
+            self._callers.cancel_one_of(name)
+        elif deed == "limit":
+            self._do_limit(60)
+        elif deed == "crash":
+            self._do_crash(0)
+        else:
+            getattr(self, f"_do_{deed}")(name)
 
     def _report(self, _loop: object, context: dict[str, Any]) -> None:
         self.fault(f"left to the loop: {context.get('message')}: {context.get('exception')!r}")
@@ -273,6 +293,9 @@ class World:
 
     def _do_cancel(self, number: int) -> None:
         self._callers.cancel(number)
+
+    def _do_ambush(self, event: str, deed: str) -> None:
+        self._ambushes[event] = deed
 
     def _do_register(self, **fields: Any) -> None:
         with contextlib.suppress(DependencyCycleError):

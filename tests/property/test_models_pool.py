@@ -71,6 +71,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@pytest.mark.timeout(900)  # it takes seconds, but shrinking what does not hold may take minutes
 def test_any_history_ends_well() -> None:
     checks = list(HealthCheck)  # each example is a whole life of a pool
     limits = settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=checks)
