@@ -222,11 +222,11 @@ class Audit:
         after = self._under_way(run)
         changed = {name: (was, after[name]) for name, was in before.items() if was != after[name]}
         self._expect(aged or not changed, f"the pool forgot to do something: {changed}")
-        jobs, ready = run._loads.jobs, run.ready
-        entries = self._registry.entries.values()
+        alive, entries = self._registry.alive, self._registry.entries.values()
         is_hanging = any(entry.leftover is not None and not entry.leftover.done() for entry in entries)
-        is_still = not (jobs or run._residents.drains or run._setbacks._timers or is_hanging)
-        is_free = not any(resident.leases for resident in ready.values())
+        is_leaving = any(self._registry.ledger.phase(account) is Phase.LEAVING for account in alive)
+        is_still = not (run._loads.jobs or is_leaving or run._setbacks._timers or is_hanging)
+        is_free = not any(resident.leases for resident in alive.values())
         self._expect(not (is_still and is_free and run._wants._asked), f"{[*run._wants._asked]} are wanted for ever")
 
     def _under_way(self, run: PoolRun) -> dict[str, Any]:

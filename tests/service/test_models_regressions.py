@@ -302,6 +302,86 @@ def test_bytes_that_wait_for_a_dependents_lease_do_not_count_as_leaving() -> Non
     run_virtual(scenario)
 
 
+def test_an_unload_takes_along_what_was_built_on_an_old_copy_of_what_was_built_on_it() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), make_pool(clock)
+        pool.register(fleet.spec("base"))
+        pool.register(fleet.spec("middle", ("base",)))
+        pool.register(fleet.spec("right", ("middle",)))
+        async with pool:
+            holder = begin(use(pool, "right", 1000))
+            await asyncio.sleep(4)
+            fleet.failing.add("right")
+            await pool.reload("middle")
+            await asyncio.sleep(10)
+            assert pool.status("right").leases == 1  # it serves on, built on the old copy
+            unloading = begin(pool.unload("base"))
+            await asyncio.sleep(1)
+            assert pool.status("right").state is ModelState.DRAINING
+            holder.cancel()
+            assert await within(100, unloading)
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)
+
+
+def test_two_requests_do_not_wait_for_each_other_to_let_go_of_what_each_depends_on() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), make_pool(clock, memory_limit_bytes=100)
+        pool.register(fleet.spec("first", ("middle",), size_bytes=5))
+        pool.register(fleet.spec("second", ("other",), size_bytes=35))
+        pool.register(fleet.spec("middle", ("base",), size_bytes=40))
+        pool.register(fleet.spec("base", size_bytes=40))
+        pool.register(fleet.spec("other", size_bytes=60))
+        async with pool:
+            holders = [begin(use(pool, name, 10)) for name in ("base", "other")]
+            await asyncio.sleep(2)
+            requests = [begin(use(pool, name)) for name in ("first", "second")]
+            await within(50, asyncio.gather(*holders, *requests))
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)
+
+
+def test_an_old_copy_that_a_pinned_model_was_built_on_counts_as_staying() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), make_pool(clock, memory_limit_bytes=130)
+        pool.register(fleet.spec("base", size_bytes=40))
+        pool.register(fleet.spec("pinned", ("base",), size_bytes=25, residency="pinned"))
+        async with pool:
+            await pool.load("pinned")
+            fleet.failing.add("pinned")
+            await pool.reload("base")
+            await asyncio.sleep(10)
+            pool.configure(memory_limit_bytes=100)
+            await asyncio.sleep(1)
+            assert [pool.status(name).is_warm for name in ("base", "pinned")] == [False, True]
+            with pytest.raises(ModelBudgetError, match="beside 65 B of pinned models"):
+                await within(100, pool.load("base"))
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)
+
+
+def test_room_is_made_of_what_leaves_along_with_others() -> None:
+    """The base's old copy leaves with what was built on it, whose renewal waits behind the request."""
+
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), make_pool(clock, memory_limit_bytes=100)
+        pool.register(fleet.spec("base", size_bytes=35))
+        pool.register(fleet.spec("app", ("base",), size_bytes=25))
+        pool.register(fleet.spec("large", size_bytes=95))
+        async with pool:
+            await pool.load("app")
+            reloading = begin(pool.reload("base"))
+            await asyncio.sleep(0.5)
+            await within(100, asyncio.gather(reloading, pool.load("large")))
+            assert pool.status("large").state is ModelState.READY
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)
+
+
 def test_an_unload_takes_along_what_was_built_on_any_copy() -> None:
     async def scenario(clock: VirtualClock) -> None:
         fleet, pool = Fleet(), make_pool(clock)

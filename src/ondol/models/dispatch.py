@@ -13,9 +13,10 @@ from ondol.models.queue import Slots, Want, ordered
 from ondol.models.spec import ModelState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from ondol.models.entry import Entry
+    from ondol.models.graph import Graph
     from ondol.models.loads import Loads
     from ondol.models.measuring import Measuring
     from ondol.models.registry import Registry
@@ -80,10 +81,10 @@ class Dispatcher:
         )
         needed_ahead: set[str] = set()
         jobs_before = len(self._loads.jobs)
-        for want in wants:
+        for want, needed in _with_what_they_need(wants, self._registry.graph):
             if turn.is_demand_waiting and not slots.has_free(is_demand=True) and want.is_demand:
                 continue  # it cannot start, and that others wait for room is known already
-            needed_ahead.update(dependencies(self._registry.graph, want.name))
+            needed_ahead.update(needed)
             if not self._consider(want, turn, needed_ahead):
                 return None
         has_started = len(self._loads.jobs) > jobs_before  # what a load needed until it began may leave for others now
@@ -171,7 +172,8 @@ class Dispatcher:
         going = residents.leaving_with(want.name)
         freed_bytes = sum(ledger.size(residents.ready[name].account) for name in going) + ledger.leaving_bytes
         short_bytes = ledger.shortage(self._measuring.need_bytes(entry)) - freed_bytes
-        others = [c for c in residents.candidates(self._loads.jobs, held) if c.name not in going]
+        candidates = residents.candidates(self._loads.jobs, held)
+        others = [c._replace(dependents=c.dependents - going) for c in candidates if c.name not in going]
         below = None if want.is_demand else want.priority
         victims = choose_victims(others, short_bytes, below_priority=below) if short_bytes > 0 else []
         if short_bytes <= 0 or victims:
@@ -204,3 +206,17 @@ class Dispatcher:
                 choose_victims(self._residents.candidates(self._loads.jobs), excess_bytes, is_partial=True),
                 "the limit was lowered",
             )
+
+
+def _with_what_they_need(wants: Iterable[Want], graph: Graph) -> Iterator[tuple[Want, list[str]]]:
+    """Yield each want after those it depends on, with all that the first for whose sake it is looked at depends on.
+
+    So nobody in between holds on to what is in the way of those ahead, or two of them could wait for each other.
+    """
+    waiting = {want.name: want for want in wants}
+    for first in list(waiting.values()):
+        needed = dependencies(graph, first.name)
+        for name in (*needed, first.name):
+            want = waiting.pop(name, None)
+            if want is not None:
+                yield want, needed

@@ -175,6 +175,7 @@ class Loads:
             leaving = self._make_room(job, size_bytes)
             if not leaving:
                 break
+            self._steering.ended()  # what waits for one of those that leave is in nobody's way any more
             await asyncio.wait(leaving)
         await self._put_away(job, loaded)
         if self._is_outdated(entry, job):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from ondol.models.entry import Entry, Resident
+    from ondol.models.job import LoadJob
     from ondol.models.parting import Parting
     from ondol.models.ports import Steering
     from ondol.models.registry import Registry
@@ -51,7 +52,7 @@ class Residents:
     # Who may leave
 
     def candidates(self, loading: Iterable[str], needed: Collection[str] = ()) -> list[Candidate]:
-        """Return who might leave.
+        """Return who might leave, and the old copies that would leave along with them.
 
         Args:
             loading: models that load now; what they depend on stays, and so does a copy that serves meanwhile.
@@ -59,36 +60,59 @@ class Residents:
         """
         held = {*needed, *loading}
         now_s = self._registry.clock.monotonic()
-        return [self._candidate(name, resident, held, now_s) for name, resident in self.ready.items()]
+        ready = [self._candidate(name, resident, held, now_s) for name, resident in self.ready.items()]
+        return ready + [self._old_copy(self._registry.alive[account]) for account in self.drains]
 
     def _candidate(self, name: str, resident: Resident, held: Collection[str], now_s: float) -> Candidate:
         entry = self._registry.entries[name]
         size_bytes = self._registry.ledger.size(resident.account)
         used_at_s = entry.use.noted_at_s
+        needs, is_loading = self._to_go_first(resident)
         return Candidate(
             name,
             size_bytes,
             worth(entry.use.weight_at(now_s), entry.expected_seconds, size_bytes),
             entry.ready_at_s or 0.0 if used_at_s is None else used_at_s,
             resident.spec.priority,
-            is_held=bool(resident.leases) or entry.is_pinned or name in held or self._supports_other(resident),
-            dependents=self.dependents(resident),
+            is_held=bool(resident.leases) or entry.is_pinned or name in held or is_loading,
+            dependents=needs,
         )
+
+    def _old_copy(self, resident: Resident) -> Candidate:
+        """Return what is to leave anyway, as one that leaves for nothing once those have left that were built on it."""
+        ledger = self._registry.ledger
+        needs, is_loading = self._to_go_first(resident)
+        is_held = ledger.phase(resident.account) is not Phase.RESIDENT or resident.leases > 0 or is_loading
+        name, size_bytes = _old_name(resident.account), ledger.size(resident.account)
+        return Candidate(name, size_bytes, 0.0, priority=0, is_held=is_held, dependents=needs)
+
+    def _to_go_first(self, resident: Resident) -> tuple[frozenset[str], bool]:
+        """Return who has to leave before it as it was built on it, and whether a load is built on it, which stays."""
+        names = set()
+        for user in resident.supports:
+            if self.ready.get(user.spec.name) is user:
+                names.add(user.spec.name)
+            elif user.account not in self.drains:
+                return frozenset(), True
+            elif self._registry.ledger.phase(user.account) is Phase.RESIDENT:  # else it leaves already
+                names.add(_old_name(user.account))
+        return frozenset(names), False
 
     def dependents(self, resident: Resident) -> frozenset[str]:
         """Return the ready models that were built on it. Those that would be now may depend on others yet."""
         return frozenset(user.spec.name for user in resident.supports if self.ready.get(user.spec.name) is user)
 
     def all_dependents(self, name: str) -> list[str]:
-        """Return the ready models that depend on ``name``, or were built on any copy of it."""
-        copies = (resident for resident in self._registry.alive.values() if resident.spec.name == name)
-        users = {other for resident in copies for other in self.dependents(resident)}
-        users.update(self._registry.needed_by.get(name, ()))
-        return [other for other in self.ready if other in users]
-
-    def _supports_other(self, resident: Resident) -> bool:
-        """Tell whether something was built on it that cannot leave together with it: a load, or what leaves already."""
-        return any(self.ready.get(user.spec.name) is not user for user in resident.supports)
+        """Return the ready models that depend on ``name``, or were built on any copy of it, directly or not."""
+        alive = self._registry.alive
+        users: set[Resident | LoadJob] = set()
+        waiting = [resident for resident in alive.values() if resident.spec.name == name]
+        while waiting:
+            found = waiting.pop().supports - users
+            users |= found
+            waiting.extend(alive[user.account] for user in found if user.account in alive)
+        needed_by = self._registry.needed_by.get(name, ())
+        return [other for other, resident in self.ready.items() if resident in users or other in needed_by]
 
     def pinned(self) -> frozenset[Resident]:
         """Return the pinned models that are ready, and what they were built on."""
@@ -107,7 +131,7 @@ class Residents:
             return 0
         staying = _with_bases(self.ready[other] for other in needed if other in self.ready)
         staying |= self.pinned() if pinned is None else pinned
-        staying = {resident for resident in staying if resident.spec.name != name}
+        staying = staying - {self.ready.get(name)}
         entries = self._registry.entries
         to_come = (entries[other].expected_bytes for other in needed if other in entries and other not in self.ready)
         return sum(self._registry.ledger.size(resident.account) for resident in staying) + sum(to_come)
@@ -117,7 +141,7 @@ class Residents:
     def evict(self, victims: Iterable[str], reason: str) -> list[asyncio.Task[None]]:
         """Let ``victims`` go to make room; return their unloads."""
         drains = []
-        for name in victims:
+        for name in (victim for victim in victims if victim in self.ready):  # old copies leave by themselves then
             self._registry.totals.evictions += 1
             self._registry.record("models.evictions", 1.0, "count", model=name)
             drains.append(self.start_drain(name, f"evicted: {reason}"))
@@ -273,3 +297,7 @@ async def _unused(resident: Resident) -> None:
         resident.on_unused = is_unused.set
         await is_unused.wait()
     resident.on_unused = None
+
+
+def _old_name(account: str) -> str:
+    return f"the old copy {account}"
