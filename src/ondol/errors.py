@@ -11,6 +11,7 @@ __all__ = [
     "AlreadyConfiguredError",
     "CacheError",
     "ConfigurationError",
+    "CorruptEntryError",
     "DependencyCycleError",
     "EntryTooLargeError",
     "InvalidSettingError",
@@ -97,6 +98,10 @@ class EntryTooLargeError(CacheError):
 
 class UnstableKeyError(CacheError, TypeError):
     """A value was used as part of a key that has no stable, collision-free form."""
+
+
+class CorruptEntryError(CacheError):
+    """Bytes that were to be a stored entry are not one: damaged, cut off, of another key or of an unknown version."""
 
 
 class MonitorError(OndolError, ValueError):

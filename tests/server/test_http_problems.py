@@ -94,7 +94,7 @@ def test_every_error_of_ondol_is_meant_to_be_where_the_table_puts_it() -> None:
             internal.add(name)
     request_independent = {
         *("OndolError", "ConfigurationError", "InvalidSettingError", "AlreadyConfiguredError", "MonitorError"),
-        *("CacheError", "EntryTooLargeError", "UnstableKeyError", "SimilarityError"),
+        *("CacheError", "CorruptEntryError", "EntryTooLargeError", "UnstableKeyError", "SimilarityError"),
         *("ServerError", "ServerUnreachableError"),
     }
     assert internal <= request_independent, f"errors without a row: {sorted(internal - request_independent)}"
