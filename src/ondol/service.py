@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ondol.cache import Cache
+from ondol.cache import Cache, TierOptions
 from ondol.clock import SystemClock
 from ondol.errors import LifecycleError
 from ondol.models import ModelPool, ModelState
@@ -72,7 +72,9 @@ class OptimizationService:
         self.cache = Cache(
             max_bytes=self.settings.cache_memory_limit_bytes,
             clock=self._clock,
+            policy=self.settings.cache_policy,
             recorder=record,
+            tiers=cache_tiers(self.settings),
             is_enabled=self.settings.cache_enabled,
         )
         self.models = ModelPool(
@@ -113,6 +115,7 @@ class OptimizationService:
         self.settings = settings
         self.strategy = loading_strategy(settings)
         self.cache.set_enabled(settings.cache_enabled)
+        self.cache.configure(policy=settings.cache_policy, tiers=cache_tiers(settings))
         self.cache.resize(settings.cache_memory_limit_bytes)
         self.models.configure(
             memory_limit_bytes=self._model_memory_limit_bytes(settings),
@@ -340,3 +343,12 @@ class OptimizationService:
             "tuner": self.tuner.get_stats(),
             "system_health": self.monitor.get_system_health(),
         }
+
+
+def cache_tiers(settings: Settings) -> TierOptions:
+    """Return the tiers that ``settings`` put below the memory of the cache."""
+    disk_bytes = settings.cache_disk_limit_bytes
+    options = TierOptions(redis_url=settings.cache_redis_url, namespace=settings.cache_namespace)
+    if disk_bytes is None:
+        return options
+    return options._replace(disk_dir=Path(settings.data_dir) / "cache", disk_max_bytes=disk_bytes)

@@ -155,6 +155,40 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         exclusive_minimum=True,
     ),
     Setting(
+        "cache_policy",
+        "CACHE_POLICY",
+        "choice",
+        "Which entry leaves the cache when room is needed; adaptive finds out which of the others serves best.",
+        default="adaptive",
+        choices=("adaptive", "lru", "s3fifo", "gdsf"),
+    ),
+    Setting(
+        "cache_redis_url",
+        "CACHE_REDIS_URL",
+        "str",
+        "Redis or Valkey that several processes share the cache through (redis://, rediss://, unix://, valkey://, "
+        "valkeys://, redis+cluster://, rediss+cluster://). Unset: no shared tier.",
+        is_optional=True,
+        is_secret=True,
+    ),
+    Setting(
+        "cache_namespace",
+        "CACHE_NAMESPACE",
+        "str",
+        "What every key of the shared tier begins with; applications with another one do not meet.",
+        default="ondol",
+    ),
+    Setting(
+        "cache_disk_limit_mb",
+        "CACHE_DISK_LIMIT_MB",
+        "float",
+        "Bound of the cache's disk tier in ONDOL_DATA_DIR/cache, in MB, 1 or more; what is cached survives a restart "
+        "there. Unset: no disk tier.",
+        minimum=1,
+        maximum=_MOST_MB,
+        is_optional=True,
+    ),
+    Setting(
         "preload_max_concurrent",
         "PRELOAD_MAX_CONCURRENT",
         "int",

@@ -40,6 +40,10 @@ class Settings(NamedTuple):
     monitoring_enabled: bool
     auto_tuning_enabled: bool
     cache_memory_limit_mb: float
+    cache_policy: str
+    cache_redis_url: str | None
+    cache_namespace: str
+    cache_disk_limit_mb: float | None
     preload_max_concurrent: int
     model_memory_limit_mb: float | None
     host: str
@@ -66,6 +70,11 @@ class Settings(NamedTuple):
     def cache_memory_limit_bytes(self) -> int:
         """The cache's bound in bytes; at least one: every number above 0 is allowed."""
         return max(1, int(self.cache_memory_limit_mb * MIB))
+
+    @property
+    def cache_disk_limit_bytes(self) -> int | None:
+        """The bound of the cache's disk tier in bytes, or ``None`` when there is none."""
+        return None if self.cache_disk_limit_mb is None else int(self.cache_disk_limit_mb * MIB)
 
     @property
     def model_memory_limit_bytes(self) -> int | None:

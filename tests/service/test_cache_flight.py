@@ -260,10 +260,9 @@ def test_coroutines_wait_for_a_thread_and_threads_for_a_coroutine() -> None:
             assert may_end.wait(WAIT_S)
             return "from thread"
 
-        key = cache.cached("a")(in_thread).key()
         leader = asyncio.create_task(asyncio.to_thread(cache.cached("a")(in_thread)))
         await _reached(lambda: calls == ["thread"])
-        follower = asyncio.create_task(cache.core.compute(key, "a", lambda: "from coroutine", None))
+        follower = asyncio.create_task(cache.get_or_compute("a", compute=lambda: "from coroutine"))
         await asyncio.sleep(0)
         may_end.set()
         assert list(await asyncio.gather(leader, follower)) == ["from thread", "from thread"]

@@ -107,3 +107,12 @@ def test_percentages_that_came_as_text_are_numbers_again() -> None:
 def test_a_state_is_not_said_twice() -> None:
     stats = {"models": {"models": [{"name": "m", "state": "registered", "reason": "registered, not asked for yet"}]}}
     assert dict(_parts(stats)["Models"])["m"] == "registered, not asked for yet"
+
+
+def test_the_cache_names_its_policy_and_its_tiers() -> None:
+    tiers = {"disk": {"hits": 3, "entries": 5, "is_up": True}, "shared": {"hits": 7, "is_up": False}}
+    cache = {"policy": "adaptive", "policy_in_charge": "gdsf", "tiers": tiers}
+    fields = dict(dict(figures("u", {"cache": cache}, []))["Cache"])
+    assert fields["policy"] == "adaptive, gdsf in charge"
+    assert fields["disk tier"] == "up, 3 hits, 5 entries"
+    assert fields["shared tier"] == "down, 7 hits"

@@ -206,3 +206,16 @@ def test_what_preloading_waits_for_is_named_and_lists_are_counted() -> None:
     assert shown["queued"] == 2
     assert shown["blocked"] == [{"name": "big", "waits_on": ["base"]}]
     assert shown["paused_reason"] == "memory at 90 %"
+
+
+def test_the_cache_shows_its_policy_and_the_tiers_below_it() -> None:
+    tiers = {"memory": {"hits": 3}, "disk": {"hits": 2, "is_open": True}, "shared": {"hits": 1, "is_up": False}}
+    cache = {"hits": 6, "policy": {"policy": "adaptive", "in_charge": "gdsf"}, "tiers": tiers}
+    shown = snapshot({"cache": cache}, READINESS)["cache"]
+    assert (shown["policy"], shown["policy_in_charge"]) == ("adaptive", "gdsf")
+    assert {name: (tier["hits"], tier["is_up"]) for name, tier in shown["tiers"].items()} == {
+        "disk": (2, True),
+        "shared": (1, False),
+    }
+    assert snapshot({"cache": {"policy": {"policy": "lru"}}}, READINESS)["cache"]["policy_in_charge"] == "lru"
+    assert snapshot({}, READINESS)["cache"]["tiers"] == {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ondol.cache.cache import DEFAULT_MAX_BYTES, Cache
+from ondol.cache.cache import Cache
 from ondol.cache.decorator import (
     AsyncCachedFunction,
     CacheDecorator,
@@ -10,7 +10,9 @@ from ondol.cache.decorator import (
     CacheResult,
     make_cache_result,
 )
-from ondol.cache.policy import EvictionPolicy, LruPolicy
+from ondol.cache.managed import DEFAULT_MAX_BYTES
+from ondol.cache.policies.protocol import EvictionPolicy
+from ondol.cache.tier_options import TierOptions
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -20,6 +22,6 @@ __all__ = [
     "CacheResult",
     "CachedFunction",
     "EvictionPolicy",
-    "LruPolicy",
+    "TierOptions",
     "make_cache_result",
 ]

@@ -6,39 +6,73 @@ from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["ArgumentForm"]
 
 _SPREAD: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD, Parameter.POSITIONAL_ONLY)
+_RECEIVERS: Final = ("self", "cls")
 
 
 class ArgumentForm:
     """The parameters of one function, read once; brings the arguments of each call into one form.
 
     Every parameter gives one part, defaults filled in; ``*args`` together give one part, and so do ``**kwargs``.
+    Those that are to be ignored give none.
     """
 
-    __slots__ = ("_defaults", "_is_plain", "_names", "_positional_count", "_signature", "labels")
+    __slots__ = (
+        "_defaults",
+        "_is_plain",
+        "_kept",
+        "_names",
+        "_positional_count",
+        "_signature",
+        "has_receiver",
+        "labels",
+    )
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        """Read the signature of ``function``."""
+    def __init__(self, function: Callable[..., Any], ignore: Iterable[str] = ()) -> None:
+        """Read the signature of ``function``.
+
+        Raises:
+            ValueError: a parameter to ignore that ``function`` does not have.
+        """
+        ignored = {ignore} if isinstance(ignore, str) else set(ignore)
         self._signature: Signature = signature(function)
         parameters = list(self._signature.parameters.values())
         self._names = tuple(parameter.name for parameter in parameters)
+        unknown = ignored - set(self._names)
+        if unknown:
+            has = ", ".join(self._names) or "none"
+            raise ValueError(f"ignore={min(unknown)!r} is not allowed: the function's parameters are: {has}")
         self._defaults = tuple(parameter.default for parameter in parameters)
         self._positional_count = sum(p.kind is not Parameter.KEYWORD_ONLY for p in parameters)
         self._is_plain = not any(p.kind in _SPREAD for p in parameters)
-        self.labels = tuple(f"argument {name!r}" for name in self._names)
+        kept = tuple(position for position, name in enumerate(self._names) if name not in ignored)
+        self._kept = None if len(kept) == len(parameters) else kept
+        self.has_receiver = bool(self._names) and self._names[0] in _RECEIVERS and self._names[0] in ignored
+        """Whether the first parameter is an ignored ``self``: who names a result may leave it out."""
+        self.labels = tuple(f"argument {self._names[position]!r}" for position in kept)
 
     def parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return one part for each parameter, in the order of the signature.
+        """Return one part for each parameter that is not ignored, in the order of the signature.
 
         Raises:
             TypeError: the arguments do not fit the function.
 
         Cost: nothing when all arguments are given by position; well under a microsecond each otherwise.
         """
+        everything = self._all_parts(args, kwargs)
+        if self._kept is None:
+            return everything
+        return tuple(everything[position] for position in self._kept)
+
+    def parts_without_receiver(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Do the same for arguments without the ignored ``self``."""
+        return self.parts((None, *args), kwargs) if self.has_receiver else self.parts(args, kwargs)
+
+    def _all_parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         if self._is_plain:
             count = len(args)
             if not kwargs and count == len(self._names) == self._positional_count:

@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import logging
 import math
-import re
 from typing import TYPE_CHECKING, Any, Final
 
-from ondol.cache.core import MISSING, CacheCore, checked_ttl_s
+from ondol.cache.computed import DEFAULT_TERMS
+from ondol.cache.core import MISSING
 from ondol.cache.decorator import make_cache_result
-from ondol.cache.keys import key_text, make_key
-from ondol.cache.memory import MemoryTier
-from ondol.cache.sweeper import SWEEP_INTERVAL_S, Sweeper
-from ondol.clock import SystemClock
-from ondol.recorder import discard
-from ondol.units import MIB, Percent, format_bytes
+from ondol.cache.entry import FOREVER
+from ondol.cache.glob import Glob
+from ondol.cache.keys import MAX_PART_CHARS, plain_name, shelf_key
+from ondol.cache.lifetime import LifetimeOptions, checked_lifetime
+from ondol.cache.managed import ManagedCache
+from ondol.cache.options import checked_terms
+from ondol.cache.tags import checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from typing import Unpack
 
+    from ondol.cache.computed import Terms
     from ondol.cache.decorator import CacheDecorator
-    from ondol.clock import Clock
-    from ondol.recorder import Recorder
+    from ondol.cache.options import CacheOptions, DecoratorOptions
 
-__all__ = ["DEFAULT_MAX_BYTES", "Cache"]
+__all__ = ["Cache"]
 
 logger = logging.getLogger("ondol.cache")
 
-DEFAULT_MAX_BYTES: Final = 200 * MIB
-
 _KEYS_PER_STEP: Final = 1000
-_REPORT_INTERVAL_S: Final = 5.0
-_REPORT_LOOKUPS: Final = 20
-"""Fewer say nothing about the hit rate; they are counted into the next report."""
+_NO_PART: Final[Any] = object()
 
 
-class Cache:
-    """Values by name and key parts, bounded in bytes, least recently used leaving first.
+class Cache(ManagedCache):
+    """Values by name and key parts, bounded in bytes; what is least worth keeping leaves first.
 
     Parts tell entries of one name apart and keep their type: ``1``, ``"1"`` and ``True`` are three entries. ``None``
     is a value like any other. Values are kept as the objects they are: who changes one, changes what is cached.
 
     It works at once. ``start`` adds the periodic removal of expired entries, which otherwise leave when they are asked
     for or when room is needed. It belongs to no event loop and can be used in several, one after the other or at once.
+
+    How long an entry lives is said with ``ttl_hours`` or ``ttl_s``, ``idle_ttl_s`` (since its last use),
+    ``stale_ttl_s`` (how long after that it is still given while it is computed anew), ``refresh_ahead`` (share of the
+    time to live after which a use has it computed anew), and ``ttl_jitter`` (largest random share by which lives are
+    shortened, so that entries stored together do not end together).
 
     Thread-safety: every method may be called from any thread; the asynchronous ones in any event loop.
 
@@ -58,143 +60,170 @@ class Cache:
         ({'name': 'Mina'}, None)
     """
 
-    def __init__(
-        self,
-        *,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        clock: Clock | None = None,
-        recorder: Recorder = discard,
-        default_ttl_s: float | None = None,
-        is_enabled: bool = True,
-    ) -> None:
-        """Make an empty cache; nothing runs until ``start``.
+    async def get(self, name: str, part: object = _NO_PART, /, *parts: object, default: Any = None) -> Any:
+        """Return the value of ``name`` and its parts, or ``default`` when there is none.
 
-        Args:
-            max_bytes: bound of all entries together: values, keys and the cache's own records.
-            clock: where time comes from.
-            recorder: takes ``cache.compute_time`` of each computation, and, once started, ``cache.hit_rate`` (of the
-                last seconds, once there were 20 lookups), ``cache.used_bytes`` and ``cache.entries``.
-            default_ttl_s: time to live of entries that are set without one; ``None`` for ever.
-            is_enabled: whether it keeps anything.
-
-        Raises:
-            ConfigurationError: a bound that is not a positive whole number.
-            ValueError: a ``default_ttl_s`` that is not above 0.
-        """
-        clock = clock if clock is not None else SystemClock()
-        self._memory = MemoryTier(max_bytes, clock)
-        self._core = CacheCore(
-            self._memory,
-            clock,
-            recorder,
-            default_ttl_s=checked_ttl_s(None, default_ttl_s),
-            is_enabled=is_enabled,
-        )
-        self._record = recorder
-        self._sweeper = Sweeper(self._memory.sweep, self._report)
-        self._sweeps = 0
-        self._reported = (0, 0)
-
-    @property
-    def core(self) -> CacheCore:
-        """The cache by canonical key, for those who have made the key already."""
-        return self._core
-
-    @property
-    def max_bytes(self) -> int:
-        """The bound in bytes."""
-        return self._memory.max_bytes
-
-    @property
-    def used_bytes(self) -> int:
-        """What all entries take together, in bytes; never more than ``max_bytes``."""
-        return self._memory.used_bytes
-
-    @property
-    def is_enabled(self) -> bool:
-        """Whether it keeps anything."""
-        return self._core.is_enabled
-
-    async def get(self, name: str, *parts: object, default: Any = None) -> Any:
-        """Return the value of ``name`` and ``parts``, or ``default`` when there is none.
+        With tiers below, they are asked for what is not in memory.
 
         Raises:
             UnstableKeyError: a part has no stable form; the message names it.
 
-        Cost: about a microsecond; never waits.
+        Cost: half a microsecond for a hit on one short string; never waits unless there are tiers below.
         """
-        return self._core.find(make_key(name, parts), name, default)
+        # Spelt out for what is asked most: one string, found, with nothing to do but to count it.
+        if type(part) is str and not parts:
+            try:
+                shelf = self._shelves[name]
+                entry = shelf.entries[part]
+            except (KeyError, TypeError):
+                pass
+            else:
+                until_s = entry.calm_until_s
+                if until_s is FOREVER or self._now_s() < until_s:
+                    entry.uses += 1
+                    shelf.hits += 1
+                    shelf.saved_s += entry.cost_s
+                    return entry.value
+        key = shelf_key(name, (part, *parts) if part is not _NO_PART else ())
+        if self._core.lower is None:
+            return self._core.find(plain_name(name), key, default)
+        return await self._core.find_below(plain_name(name), key, default)
 
     def get_nowait(self, name: str, *parts: object, default: Any = None) -> Any:
-        """Do what ``get`` does, outside of coroutines."""
-        return self._core.find(make_key(name, parts), name, default)
+        """Do what ``get`` does, outside of coroutines; looks into the memory only."""
+        return self._core.find(plain_name(name), shelf_key(name, parts), default)
+
+    async def get_many(self, name: str, parts: Iterable[Any]) -> dict[Any, Any]:
+        """Return those values of ``name`` that there are, by part; a tuple stands for several parts.
+
+        Tiers below are asked once for all that is not in memory.
+
+        Raises:
+            UnstableKeyError: a part has no stable form; the message names it.
+        """
+        name = plain_name(name)
+        keys = {item: shelf_key(name, _as_parts(item)) for item in parts}
+        if self._core.lower is None:
+            found = {item: self._core.find(name, key, MISSING) for item, key in keys.items()}
+        else:
+            values = await self._core.find_many_below(name, list(keys.values()))
+            found = dict(zip(keys, values, strict=True))
+        return {item: value for item, value in found.items() if value is not MISSING}
 
     async def set(
         self,
         name: str,
         value: Any,
         *parts: object,
-        ttl_hours: float | None = None,
-        ttl_s: float | None = None,
+        tags: Iterable[str] = (),
         cost_seconds: float = 0.0,
+        **lifetime: Unpack[LifetimeOptions],
     ) -> None:
         """Keep ``value`` for ``name`` and ``parts``, in place of what was there.
 
-        A value larger than the whole cache is not kept; that is counted and logged once per name, not raised.
+        A value larger than the whole cache is not kept in memory; that is counted and logged once per name, not raised.
 
         Args:
             name: what the entry is.
             value: what is kept; ``None`` is a value.
             parts: what tells this entry from the others of its name.
-            ttl_hours: how long it may be used, in hours.
-            ttl_s: the same in seconds; ``math.inf`` for ever, whatever the cache's default.
-            cost_seconds: what it took to compute, for the statistics.
+            tags: what ``invalidate_tags`` can drop it by, however it is called.
+            cost_seconds: what it took to compute: what was costly stays longer.
+            lifetime: how long it may be used, see the class; ``ttl_s=math.inf`` for ever, whatever the default.
 
         Raises:
             UnstableKeyError: a part has no stable form; the message names it.
-            ValueError: a time or a cost that is not allowed.
+            ValueError: a time, a cost or a tag that is not allowed.
         """
-        self.set_nowait(name, value, *parts, ttl_hours=ttl_hours, ttl_s=ttl_s, cost_seconds=cost_seconds)
+        self.set_nowait(name, value, *parts, tags=tags, cost_seconds=cost_seconds, **lifetime)
 
     def set_nowait(
         self,
         name: str,
         value: Any,
+        part: object = _NO_PART,
+        /,
         *parts: object,
-        ttl_hours: float | None = None,
-        ttl_s: float | None = None,
+        tags: Iterable[str] = (),
         cost_seconds: float = 0.0,
+        **lifetime: Unpack[LifetimeOptions],
     ) -> None:
         """Do what ``set`` does, outside of coroutines."""
-        effective_ttl_s = checked_ttl_s(ttl_hours, ttl_s)
-        if not 0 <= cost_seconds < math.inf:
+        core = self._core
+        if cost_seconds and not 0.0 <= cost_seconds < math.inf:
             raise ValueError(f"cost_seconds={cost_seconds!r} is not allowed: it must be a number ≥ 0")
-        self._core.store(make_key(name, parts), name, value, effective_ttl_s, cost_seconds)
+        # Spelt out, as in ``get``.
+        if (
+            type(part) is str
+            and len(part) <= MAX_PART_CHARS
+            and core.is_plain
+            and not (parts or lifetime or tags or self._flying)
+            and self._put(plain_name(name), part, value, cost_seconds)
+        ):
+            return
+        parts = (part, *parts) if part is not _NO_PART else ()
+        life = checked_lifetime(lifetime, core.lifetime) if lifetime else core.lifetime
+        key = shelf_key(name, parts)
+        core.store(plain_name(name), key, value, life, cost_seconds, checked_tags(tags) if tags else ())
+
+    async def set_many(
+        self,
+        name: str,
+        values: Mapping[Any, Any],
+        *,
+        tags: Iterable[str] = (),
+        cost_seconds: float = 0.0,
+        **lifetime: Unpack[LifetimeOptions],
+    ) -> None:
+        """Keep several values of ``name`` by part (a tuple stands for several parts); ``cost_seconds`` is of each.
+
+        Raises:
+            UnstableKeyError: a part has no stable form; nothing was kept.
+            ValueError: a time, a cost or a tag that is not allowed; nothing was kept.
+        """
+        tags = checked_tags(tags)
+        for item in values:
+            shelf_key(name, _as_parts(item))
+        for item, value in values.items():
+            self.set_nowait(name, value, *_as_parts(item), tags=tags, cost_seconds=cost_seconds, **lifetime)
 
     async def delete(self, name: str, *parts: object) -> bool:
-        """Drop one entry; return whether there was one. A computation under way for it will not be stored.
+        """Drop one entry; return whether memory had one. A computation under way for it will not be stored.
 
         Raises:
             UnstableKeyError: a part has no stable form; the message names it.
         """
-        return self._core.discard(make_key(name, parts))
+        return self.delete_nowait(name, *parts)
+
+    def delete_nowait(self, name: str, *parts: object) -> bool:
+        """Do what ``delete`` does, outside of coroutines."""
+        return self._core.discard(plain_name(name), shelf_key(name, parts))
+
+    async def invalidate_tags(self, *tags: str) -> int:
+        """Drop every entry that carries any of ``tags``; return how many went from memory.
+
+        Cost: O(entries that go).
+
+        Raises:
+            ValueError: a tag that is not allowed.
+        """
+        return self._core.discard_tagged(checked_tags(tags))
 
     async def invalidate_pattern(self, pattern: str) -> int:
-        """Drop every entry whose ``name:part:part`` matches a glob; return how many went.
+        """Drop every entry whose ``name:part:part`` matches a glob; return how many went from memory.
 
         ``*`` stands for any text (colons too), ``?`` for one character, ``[ab]`` for one of these. Computations under
         way for matching keys will not be stored. Long parts can be matched by their first characters.
 
-        Cost: O(entries), in steps between which other coroutines run; entries set meanwhile may stay.
+        Cost: O(entries of the names that the pattern can reach), and of a pattern that begins with a name and a whole
+        part, from its second use on, O(entries of that name and part); in steps between which other coroutines run.
+        Entries set meanwhile may stay.
         """
-        matches = re.compile(fnmatch.translate(pattern)).match
-        self._core.detach_where(lambda key: matches(key_text(key)))
         count = 0
-        for position, key in enumerate(self._memory.keys(), start=1):
-            count += bool(matches(key_text(key))) and self._memory.remove(key)
+        for position, gone in enumerate(self._core.discard_matching(Glob(pattern)), start=1):
+            count += gone
             if position % _KEYS_PER_STEP == 0:
                 await asyncio.sleep(0)
-        self._core.count_invalidations(count)
         logger.debug("cache: %d entries matched %r and went", count, pattern)
         return count
 
@@ -203,105 +232,63 @@ class Cache:
         name: str,
         *parts: object,
         compute: Callable[[], Any | Awaitable[Any]],
-        ttl_hours: float | None = None,
-        ttl_s: float | None = None,
+        **options: Unpack[CacheOptions],
     ) -> Any:
         """Return the value of ``name`` and ``parts``, computing and keeping it when there is none.
 
-        All who ask for it meanwhile, in any thread or event loop, wait for the one computation.
+        All who ask for it meanwhile, in any thread, event loop, or process with the same shared tier, wait for the one
+        computation.
+
+        Args:
+            name: what the entry is.
+            parts: what tells this entry from the others of its name.
+            compute: gives the value, or an awaitable of it.
+            options: as for :meth:`cached`, without those that concern arguments.
 
         Raises:
             UnstableKeyError: a part has no stable form; the message names it.
-            ValueError: a time to live that is not allowed.
+            ValueError: an option that is not allowed.
             Exception: what the computation raised; every waiter gets it, nothing is kept.
 
         Cancellation: leaves the computation to the others who wait for it; the last one to leave cancels it.
         """
-        effective_ttl_s = checked_ttl_s(ttl_hours, ttl_s)
-        key = make_key(name, parts)
-        value = self._core.find(key, name, MISSING)
-        if value is not MISSING:
-            return value
-        return await self._core.compute(key, name, compute, effective_ttl_s)
+        terms = self._terms(options)
+        return await self._core.computing.run(plain_name(name), shelf_key(name, parts), compute, terms)
 
-    def cached(self, name: str, *, ttl_hours: float | None = None, ttl_s: float | None = None) -> CacheDecorator:
-        """Return a decorator that keeps a function's results here, by its arguments.
-
-        The decorated function has ``key(...)`` and ``invalidate(...)``, which take the function's arguments.
+    def get_or_compute_blocking(
+        self, name: str, *parts: object, compute: Callable[[], Any], **options: Unpack[CacheOptions]
+    ) -> Any:
+        """Do what ``get_or_compute`` does in the calling thread, with a plain ``compute``.
 
         Raises:
-            ValueError: a time to live that is not allowed.
+            TypeError: ``compute`` returned an awaitable.
         """
-        return make_cache_result(lambda: self)(name, ttl_hours=ttl_hours, ttl_s=ttl_s)
+        terms = self._terms(options)
+        return self._core.computing.run_blocking(plain_name(name), shelf_key(name, parts), compute, terms)
+
+    def cached(self, name: str, **options: Unpack[DecoratorOptions]) -> CacheDecorator:
+        """Return a decorator that keeps a function's results here, by its arguments.
+
+        The decorated function has ``key(...)``, ``invalidate(...)`` and ``refresh(...)``, which take the function's
+        arguments. The options are those of :class:`ondol.cache.options.DecoratorOptions`.
+
+        Raises:
+            ValueError: an option that is not allowed.
+        """
+        return make_cache_result(lambda: self)(name, **options)
 
     def clear(self) -> int:
-        """Drop everything; return how many entries went."""
+        """Drop everything; return how many entries went from memory."""
         count = self._core.clear()
         logger.info("cache: cleared, %d entries went", count)
         return count
 
-    def resize(self, max_bytes: int) -> None:
-        """Set the bound; what no longer fits leaves before this returns.
+    def _terms(self, options: CacheOptions) -> Terms:
+        core = self._core
+        if not options:
+            return DEFAULT_TERMS._replace(lifetime=core.lifetime)
+        return checked_terms(options, core.lifetime)
 
-        Raises:
-            ConfigurationError: a bound that is not a positive whole number.
-        """
-        before = self._memory.max_bytes
-        if max_bytes == before:
-            return
-        self._memory.resize(max_bytes)
-        logger.info(
-            "cache: bound changed from %s to %s",
-            format_bytes(before),
-            format_bytes(max_bytes),
-            extra={"fields": {"max_bytes": max_bytes, "used_bytes": self._memory.used_bytes}},
-        )
 
-    def set_enabled(self, is_enabled: bool) -> None:
-        """Switch the cache on or off.
-
-        Off, it forgets everything and keeps nothing: ``get`` misses, ``set`` does nothing, every call computes.
-        """
-        if is_enabled != self._core.is_enabled:
-            self._core.set_enabled(is_enabled)
-            logger.info("cache: switched %s", "on" if is_enabled else "off")
-
-    async def start(self) -> None:
-        """Begin to remove expired entries each second, in steps of bounded work. Safe to call twice."""
-        await self._sweeper.start()
-        logger.info("cache %s: room for %s", "on" if self.is_enabled else "off", format_bytes(self.max_bytes))
-
-    async def stop(self) -> None:
-        """End the periodic removal; entries stay, and it can be started again, also in another event loop."""
-        await self._sweeper.stop()
-        stats = self.get_stats()
-        logger.info(
-            "cache stopped: %d entries in %s, %d hits and %d misses so far (%s), %d evictions",
-            *(stats["entries"], format_bytes(stats["used_bytes"]), stats["hits"], stats["misses"]),
-            *(stats["hit_rate"], stats["evictions"]),
-        )
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return the cache's figures as plain values.
-
-        ``hits``, ``misses``, ``hit_rate`` (a ``Percent``), ``entries``, ``used_bytes``, ``max_bytes``, ``evictions``,
-        ``expirations``, ``invalidations``, ``rejections``, ``computations``, ``shared_computations`` (callers served by
-        another's), ``failed_computations``, ``computing`` (now), ``compute_seconds``, ``saved_seconds`` (by hits and
-        shared computations), ``sweep_failures``, ``is_enabled``, and ``names`` with the figures of each name (the first
-        256; the others together). Who waits for a shared computation counts as a miss: it did not get its answer at
-        once.
-        """
-        return self._core.get_stats() | {"sweep_failures": self._sweeper.failures}
-
-    def _report(self) -> None:
-        self._sweeps += 1
-        if self._sweeps % round(_REPORT_INTERVAL_S / SWEEP_INTERVAL_S):
-            return
-        stats = self._memory.get_stats()
-        hits, lookups = stats["hits"], stats["hits"] + stats["misses"]
-        recent_hits, recent_lookups = hits - self._reported[0], lookups - self._reported[1]
-        if recent_lookups >= _REPORT_LOOKUPS:
-            self._reported = (hits, lookups)
-            self._record("cache.hit_rate", float(Percent.of(recent_hits, recent_lookups)), "percent")
-        self._record("cache.used_bytes", stats["used_bytes"], "bytes")
-        self._record("cache.entries", stats["entries"], "entries")
+def _as_parts(item: Any) -> tuple[Any, ...]:
+    return item if type(item) is tuple else (item,)

@@ -1,244 +1,277 @@
-"""service: the cache by key: lookups, storing, shared computation. ``Cache`` and the decorator both stand on it."""
+"""service: the cache by shelf key: lookups, storing, dropping. ``Cache`` and the decorator both stand on it."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-import math
-import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from ondol.cache.flight import SingleFlight, Work
+from ondol.cache.computed import Computed, KeptError
+from ondol.cache.computing import Computing
+from ondol.cache.glob import Glob
+from ondol.cache.keys import canonical_key, split_key, tail_text
+from ondol.cache.lifetime import DEFAULT_LIFETIME
+from ondol.cache.ports import Invalidation
 from ondol.cache.sizing import entry_size
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from random import Random
 
+    from ondol.cache.entry import Entry
+    from ondol.cache.lifetime import Lifetime
+    from ondol.cache.lower import LowerTiers
     from ondol.cache.memory import MemoryTier
+    from ondol.cache.shelf import Shelf
     from ondol.clock import Clock
     from ondol.recorder import Recorder
 
-__all__ = ["MISSING", "CacheCore", "checked_ttl_s"]
+__all__ = ["MISSING", "CacheCore"]
 
 logger = logging.getLogger("ondol.cache")
 
 MISSING: Final[Any] = object()
 """Stands for "nothing there" where ``None`` is a value."""
 
-_S_PER_HOUR: Final = 3600.0
-
-
-def checked_ttl_s(ttl_hours: float | None, ttl_s: float | None) -> float | None:
-    """Return the time to live in seconds, ``None`` when none was given, infinity for ever.
-
-    Raises:
-        ValueError: it is not above 0, not a number, or given twice.
-    """
-    if ttl_hours is None and ttl_s is None:
-        return None
-    if ttl_hours is not None and ttl_s is not None:
-        raise ValueError(f"give ttl_hours or ttl_s, not both: ttl_hours={ttl_hours!r}, ttl_s={ttl_s!r}")
-    name = "ttl_s" if ttl_hours is None else "ttl_hours"
-    value: Any = ttl_s if ttl_hours is None else ttl_hours
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"{name}={value!r} is not allowed: it must be a number > 0 (math.inf for ever)")
-    return float(value) if ttl_hours is None else float(value) * _S_PER_HOUR
-
-
-class _Computed(NamedTuple):
-    value: Any
-    cost_s: float
-    size_bytes: int
-
 
 class CacheCore:
-    """Lookups, storing and shared computation by canonical key.
+    """Lookups, storing and dropping, in memory and in the tiers below; computations go through ``computing``.
 
     Thread-safety: every method may be called from any thread and event loop.
     """
 
     def __init__(
-        self, memory: MemoryTier, clock: Clock, recorder: Recorder, *, default_ttl_s: float | None, is_enabled: bool
+        self,
+        memory: MemoryTier,
+        clock: Clock,
+        recorder: Recorder,
+        random: Random,
+        *,
+        lifetime: Lifetime = DEFAULT_LIFETIME,
+        size_of: Callable[[Any], int] | None = None,
+        is_enabled: bool = True,
     ) -> None:
         self.memory = memory
+        self.lifetime = lifetime
+        """Of what is stored without saying how long it lives."""
         self.is_enabled = is_enabled
+        self.lower: LowerTiers | None = None
+        self.now_s = clock.monotonic
         self._clock = clock
-        self._record = recorder
-        self._default_ttl_s = default_ttl_s
-        self._flights: SingleFlight[_Computed] = SingleFlight()
-        self._lock = threading.Lock()
-        self._computations = 0
-        self._shared = 0
-        self._failures = 0
-        self._compute_s = 0.0
-        self._shared_saved_s = 0.0
-        self._invalidations = 0
+        self._random = random
+        self._size_of = size_of
+        self.computing = Computing(self, clock, recorder)
+        self.is_plain = False
+        """Whether storing is nothing but storing: switched on, no tiers below, no time to live, sizes as measured."""
+        self._settle()
 
-    def find(self, key: str, name: str, default: Any) -> Any:
-        """Return the value under ``key``, or ``default``; counted for ``name``."""
-        if self.is_enabled:
-            return self.memory.find(key, name, default)
+    def attach(self, lower: LowerTiers | None) -> None:
+        """Put tiers below the memory, or take them away."""
+        self.lower = lower
+        self._settle()
+
+    def _settle(self) -> None:
+        self.is_plain = (
+            self.is_enabled and self.lower is None and self._size_of is None and self.lifetime == DEFAULT_LIFETIME
+        )
+
+    # Looking up
+
+    def find(self, name: str, key: Hashable, default: Any) -> Any:
+        """Return the value in memory, or ``default``; counted. A kept error counts as nothing there."""
+        entry = self.memory.lookup(name, key)
+        if entry is None or type(entry.value) is KeptError:
+            self.memory.count_miss(name)
+            return default
+        return entry.value
+
+    async def find_below(self, name: str, key: Hashable, default: Any) -> Any:
+        """Return the value from the fastest tier that has it, kept in memory from then on, or ``default``; counted."""
+        lower = self.lower
+        if lower is None or not self.is_enabled:
+            return self.find(name, key, default)
+        entry = self.memory.lookup(name, key)
+        if entry is not None:
+            return default if type(entry.value) is KeptError else entry.value
         self.memory.count_miss(name)
-        return default
+        computed = await self.computing.fetch(name, key)
+        if computed is None:
+            return default
+        self.memory.count_lower_hit(name, computed.cost_s)
+        return computed.value
 
-    def store(self, key: str, name: str, value: Any, ttl_s: float | None, cost_s: float) -> None:
+    async def find_many_below(self, name: str, keys: list[Hashable]) -> list[Any]:
+        """Do what ``find_below`` does for several keys, asking each tier once; ``MISSING`` for what nobody has."""
+        lower = self.lower
+        if lower is None or not self.is_enabled:
+            return [self.find(name, key, MISSING) for key in keys]
+        entries = {key: self.memory.lookup(name, key) for key in keys}
+        for entry in entries.values():
+            if entry is None:
+                self.memory.count_miss(name)
+        found = await self.computing.fetch_many(name, [key for key, entry in entries.items() if entry is None])
+        return [self._taken(name, entries[key], found.get(key)) for key in keys]
+
+    def _taken(self, name: str, entry: Entry | None, computed: Computed | None) -> Any:
+        if entry is not None:
+            return MISSING if type(entry.value) is KeptError else entry.value
+        if computed is None:
+            return MISSING
+        self.memory.count_lower_hit(name, computed.cost_s)
+        return computed.value
+
+    # Storing
+
+    def store(
+        self, name: str, key: Hashable, value: Any, lifetime: Lifetime, cost_s: float, tags: tuple[str, ...]
+    ) -> None:
         """Keep ``value``; a computation under way for the same key is older and will not replace it."""
-        if self.is_enabled:
-            self._flights.detach(key)
-            self._store(key, name, _Computed(value, cost_s, 0), ttl_s)
+        if not self.is_enabled:
+            return
+        self.computing.detach(name, key)
+        timing = (
+            None if lifetime is DEFAULT_LIFETIME else lifetime.begin(self._clock.monotonic(), self._random.random())
+        )
+        size_of = self._size_of
+        if size_of is None:
+            size_bytes = entry_size(key, value, has_timing=timing is not None, tag_count=len(tags))
+        else:
+            size_bytes = size_of(value)
+        if not self.memory.store(name, key, value, size_bytes, cost_s, timing, tags):
+            self._warn_of_size(name)
+        if self.lower is not None:
+            self.lower.keep(canonical_key(name, key), value, cost_s, timing, tags)
 
-    def discard(self, key: str) -> bool:
-        """Drop what is under ``key``, also what is being computed; return whether there was a live entry."""
-        self._flights.detach(key)
-        is_gone = self.memory.remove(key)
-        self.count_invalidations(int(is_gone))
+    def keep(self, name: str, key: Hashable, computed: Computed) -> None:
+        """Keep what a computation or a lower tier gave, in memory."""
+        if not self.is_enabled:
+            return
+        is_kept = self.memory.store(
+            name, key, computed.value, computed.size_bytes, computed.cost_s, computed.timing, computed.tags
+        )
+        if not is_kept:
+            self._warn_of_size(name)
+
+    def measure(self, key: Hashable, value: Any, lifetime: Lifetime, cost_s: float, tags: tuple[str, ...]) -> Computed:
+        """Return ``value`` with its size and times; outside of any lock, as a large value takes a moment to size."""
+        timing = lifetime.begin(self._clock.monotonic(), self._random.random())
+        size_of = self._size_of
+        if size_of is None or isinstance(value, KeptError):
+            size_bytes = entry_size(key, value, has_timing=timing is not None, tag_count=len(tags))
+        else:
+            size_bytes = size_of(value)
+        return Computed(value, cost_s, size_bytes, timing, tags)
+
+    # Dropping
+
+    def discard(self, name: str, key: Hashable) -> bool:
+        """Drop what is under ``key``, also what is being computed; return whether there was a live entry in memory."""
+        self.computing.detach(name, key)
+        entry = self.memory.peek(name, key)
+        is_gone = entry is not None and self.memory.remove(entry, "deleted")
+        if self.lower is not None:
+            self.lower.invalidate(Invalidation("keys", (canonical_key(name, key),)))
         return is_gone
 
-    def detach_where(self, matches: Callable[[str], object]) -> None:
-        """Keep computations under way for keys that match from storing their results."""
-        self._flights.detach_where(matches)
-
-    def count_invalidations(self, count: int) -> None:
-        """Count entries that were dropped on demand."""
-        if count:
-            with self._lock:
-                self._invalidations += count
-
-    def clear(self) -> int:
-        """Drop everything, also what is being computed; return how many entries went."""
-        self._flights.detach_where(lambda _key: True)
-        count = self.memory.clear()
-        self.count_invalidations(count)
+    def discard_tagged(self, tags: tuple[str, ...], *, is_announced: bool = True) -> int:
+        """Drop every entry that carries any of ``tags``; return how many went from memory."""
+        self.computing.detach_tagged(tags)
+        count = sum(self.memory.remove(entry, "tag") for entry in self.memory.tagged(tags))
+        if self.lower is not None and is_announced:
+            for tag in tags:
+                self.lower.invalidate(Invalidation("tag", (tag,)))
         return count
+
+    def discard_matching(self, glob: Glob, *, is_announced: bool = True) -> Iterator[int]:
+        """Drop every entry whose readable key matches, one step an item: how many went in it.
+
+        Entries that are stored between two steps may stay. A pattern that begins with a name and a whole first part
+        looks at the entries of that name and part alone, from its second use on.
+        """
+        self.computing.detach_where(lambda name, key: glob.may_reach(name) and glob.matches(name + tail_text(key)))
+        if self.lower is not None and is_announced:
+            self.lower.invalidate(Invalidation("pattern", (glob.pattern,)))
+        for shelf in [shelf for shelf in list(self.memory.shelves) if glob.may_reach(shelf.name)]:
+            segment = glob.segment(shelf.name)
+            is_indexed = shelf.segments is not None
+            indexing = segment is not None and not is_indexed
+            if indexing:
+                self.memory.index_segments(shelf)
+            for entry in self._candidates(shelf, segment if is_indexed else None):
+                if indexing:
+                    self.memory.add_segment(entry)
+                yield int(glob.matches(shelf.name + tail_text(entry.key)) and self.memory.remove(entry, "pattern"))
+
+    def _candidates(self, shelf: Shelf, segment: str | None) -> list[Entry]:
+        with self.memory.lock:
+            if segment is None or shelf.segments is None:
+                return list(shelf.entries.values())
+            return list(shelf.segments.get(segment, ()))
+
+    def clear(self, *, is_announced: bool = True) -> int:
+        """Drop everything, also what is being computed; return how many entries went from memory."""
+        self.computing.detach_where(lambda _name, _key: True)
+        count = self.memory.clear("cleared")
+        if self.lower is not None and is_announced:
+            self.lower.invalidate(Invalidation("all"))
+        return count
+
+    def apply_from_elsewhere(self, invalidation: Invalidation) -> None:
+        """Drop from memory and disk what another process announced."""
+        if self.lower is not None and self.lower.disk is not None:
+            self.lower.disk.invalidate(invalidation)
+        kind, values = invalidation
+        if kind == "keys":
+            for name, key in _split_all(values):
+                self.computing.detach(name, key)
+                entry = self.memory.peek(name, key)
+                if entry is not None:
+                    self.memory.remove(entry, "elsewhere")
+        elif kind == "tag":
+            self.discard_tagged(values, is_announced=False)
+        elif kind == "pattern":
+            for pattern in values:
+                sum(self.discard_matching(Glob(pattern), is_announced=False))
+        else:
+            self.clear(is_announced=False)
 
     def set_enabled(self, is_enabled: bool) -> None:
         """Switch on or off; either way it is empty then: what is set or deleted while off would make it wrong."""
         self.is_enabled = is_enabled
-        self._flights.detach_where(lambda _key: True)
-        self.memory.clear()
-
-    async def compute(
-        self, key: str, name: str, compute: Callable[[], Any | Awaitable[Any]], ttl_s: float | None
-    ) -> Any:
-        """Return the result of ``compute``, stored and shared with all who ask for ``key`` meanwhile.
-
-        Raises:
-            Exception: what the computation raised; nothing is stored then.
-
-        Cancellation: leaves the computation to the others who wait for it; the last one to leave cancels it.
-        """
-        if not self.is_enabled:
-            value = compute()
-            return await value if inspect.isawaitable(value) else value
-
-        async def measured() -> _Computed:
-            started_s = self._clock.monotonic()
-            try:
-                value = compute()
-                if inspect.isawaitable(value):
-                    value = await value
-            except Exception:
-                self._count_failure()
-                raise
-            return self._measure(key, name, value, started_s, ttl_s)
-
-        return self._shared_value(*await self._flights.run(key, self._work(key, name, measured, ttl_s)))
-
-    def compute_blocking(self, key: str, name: str, compute: Callable[[], Any], ttl_s: float | None) -> Any:
-        """Do what ``compute`` does in the calling thread; others who ask, in threads or loops, wait for it.
-
-        Raises:
-            Exception: what the computation raised; nothing is stored then.
-            TypeError: it returned an awaitable.
-        """
-        if not self.is_enabled:
-            return compute()
-
-        def measured() -> _Computed | Awaitable[_Computed]:
-            started_s = self._clock.monotonic()
-            try:
-                value = compute()
-            except Exception:
-                self._count_failure()
-                raise
-            if inspect.isawaitable(value):
-                return value
-            return self._measure(key, name, value, started_s, ttl_s)
-
-        return self._shared_value(*self._flights.run_blocking(key, self._work(key, name, measured, ttl_s)))
+        self._settle()
+        self.computing.detach_where(lambda _name, _key: True)
+        self.memory.clear("switched off")
 
     def get_stats(self) -> dict[str, Any]:
-        """Return the memory tier's figures together with those of computations."""
-        stats = self.memory.get_stats()
-        with self._lock:
-            stats["saved_seconds"] += self._shared_saved_s
-            return stats | {
-                "is_enabled": self.is_enabled,
-                "invalidations": self._invalidations,
-                "computations": self._computations,
-                "shared_computations": self._shared,
-                "failed_computations": self._failures,
-                "computing": len(self._flights),
-                "compute_seconds": self._compute_s,
-            }
+        """Return the memory tier's figures together with those of computations and of the tiers below."""
+        stats = self.memory.get_stats() | self.computing.get_stats() | {"is_enabled": self.is_enabled}
+        memory = {key: stats[key] for key in ("entries", "used_bytes", "max_bytes", "evictions")}
+        tiers: dict[str, Any] = {"memory": {"hits": stats["memory_hits"], **memory}}
+        stats |= {"tiers": tiers, "unencodable": {}}
+        lower = self.lower
+        if lower is not None:
+            below = lower.get_stats()
+            stats |= {"tiers": tiers | below["tiers"], "unencodable": below["unencodable"]}
+        stats["saved_seconds"] += stats.pop("shared_saved_seconds")
+        return stats
 
-    def _work(
-        self, key: str, name: str, measured: Callable[[], _Computed | Awaitable[_Computed]], ttl_s: float | None
-    ) -> Work[_Computed]:
-        def recheck() -> _Computed | None:
-            entry = self.memory.peek(key)
-            return None if entry is None else _Computed(entry.value, entry.cost_s, entry.size_bytes)
-
-        def commit(computed: _Computed) -> None:
-            if self.is_enabled:
-                self._store(key, name, computed, ttl_s)
-
-        return Work(measured, recheck, commit)
-
-    def _measure(self, key: str, name: str, value: Any, started_s: float, ttl_s: float | None) -> _Computed:
-        cost_s = self._clock.monotonic() - started_s
-        with self._lock:
-            self._computations += 1
-            self._compute_s += cost_s
-        self._record("cache.compute_time", cost_s, "seconds", entry=name)
-        # Here rather than while storing, which happens under a lock that all computations share.
-        size_bytes = entry_size(key, value, has_deadline=self._effective_ttl_s(ttl_s) is not None)
-        return _Computed(value, cost_s, size_bytes)
-
-    def _count_failure(self) -> None:
-        with self._lock:
-            self._computations += 1
-            self._failures += 1
-
-    def _shared_value(self, computed: _Computed, is_shared: bool) -> Any:
-        if is_shared:
-            with self._lock:
-                self._shared += 1
-                self._shared_saved_s += computed.cost_s
-        return computed.value
-
-    def _effective_ttl_s(self, ttl_s: float | None) -> float | None:
-        ttl_s = self._default_ttl_s if ttl_s is None else ttl_s
-        return None if ttl_s is None or math.isinf(ttl_s) else ttl_s
-
-    def _store(self, key: str, name: str, computed: _Computed, ttl_s: float | None) -> None:
-        is_stored = self.memory.store(
-            key,
-            name,
-            computed.value,
-            ttl_s=self._effective_ttl_s(ttl_s),
-            cost_s=computed.cost_s,
-            size_bytes=computed.size_bytes,
-        )
-        if is_stored:
+    def _warn_of_size(self, name: str) -> None:
+        shelf = self.memory.shelves.by_name.get(name)
+        if shelf is None or shelf.has_warned:
             return
-        ledger = self.memory.name_ledger(name)
-        if not ledger.has_warned:
-            ledger.has_warned = True
-            logger.warning(
-                "cache: an entry of %r is larger than the whole cache (%d bytes) and is not kept; "
-                "raise CACHE_MEMORY_LIMIT_MB or cache something smaller (said once per name)",
-                name,
-                self.memory.max_bytes,
-                extra={"fields": {"entry": name, "max_bytes": self.memory.max_bytes}},
-            )
+        shelf.has_warned = True
+        bound_bytes = min(self.memory.max_bytes, shelf.partition.max_bytes)
+        logger.warning(
+            "cache: an entry of %r is larger than the whole cache or its quota (%d bytes) and is not kept; "
+            "raise CACHE_MEMORY_LIMIT_MB or cache something smaller (said once per name)",
+            name,
+            bound_bytes,
+            extra={"fields": {"entry": name, "max_bytes": bound_bytes}},
+        )
+
+
+def _split_all(keys: Iterable[str]) -> Iterator[tuple[str, Hashable]]:
+    for canonical in keys:
+        try:
+            yield split_key(canonical)
+        except ValueError:
+            logger.warning("cache: another process announced %r, which is no key; it is passed over", canonical[:80])

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ondol.cache.arguments import ArgumentForm
-from ondol.cache.core import MISSING, checked_ttl_s
-from ondol.cache.keys import make_key
+from ondol.cache.entry import FOREVER
+from ondol.cache.keys import canonical_key, shelf_key
+from ondol.cache.lifetime import DEFAULT_LIFETIME
+from ondol.cache.options import checked_terms
+from ondol.cache.tags import checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from typing import Unpack
 
     from ondol.cache.cache import Cache
+    from ondol.cache.computed import Terms
     from ondol.cache.core import CacheCore
+    from ondol.cache.options import DecoratorOptions
 
 __all__ = ["AsyncCachedFunction", "CacheDecorator", "CacheResult", "CachedFunction", "make_cache_result"]
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -32,8 +40,18 @@ class CachedFunction(Protocol[P, R_co]):
         """Return the cached result, or compute it; threads that ask at the same time share one computation."""
         ...
 
+    def __get__(
+        self: CachedFunction[Concatenate[S, Q], R_co], instance: S, owner: type[S] | None = None, /
+    ) -> CachedFunction[Q, R_co]:
+        """Return it as a method of ``instance``."""
+        ...
+
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result for these arguments; return whether there was one."""
+        """Forget the result for these arguments; return whether memory had one."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Compute the result for these arguments anew and keep it; the old one serves others until then."""
         ...
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -48,8 +66,18 @@ class AsyncCachedFunction(Protocol[P, T_co]):
         """Return the cached result, or compute it; all who ask at the same time share one computation."""
         ...
 
+    def __get__(
+        self: AsyncCachedFunction[Concatenate[S, Q], T_co], instance: S, owner: type[S] | None = None, /
+    ) -> AsyncCachedFunction[Q, T_co]:
+        """Return it as a method of ``instance``."""
+        ...
+
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]:
-        """Forget the result for these arguments; return whether there was one."""
+        """Forget the result for these arguments; return whether memory had one."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
+        """Compute the result for these arguments anew and keep it; the old one serves others until then."""
         ...
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
@@ -71,11 +99,11 @@ class CacheDecorator(Protocol):
 class CacheResult(Protocol):
     """Makes such a decorator for entries of one name."""
 
-    def __call__(self, name: str, *, ttl_hours: float | None = None, ttl_s: float | None = None) -> CacheDecorator:
+    def __call__(self, name: str, **options: Unpack[DecoratorOptions]) -> CacheDecorator:
         """Return a decorator whose results are kept under ``name`` and the arguments of each call.
 
         Raises:
-            ValueError: a time to live that is not above 0, or given twice.
+            ValueError: an option that is not allowed.
             TypeError: ``name`` is not a string, as when the parentheses are left out.
         """
         ...
@@ -87,17 +115,17 @@ def make_cache_result(resolve: Callable[[], Cache]) -> CacheResult:
     ``resolve`` is called at each call of a decorated function, never while decorating.
     """
 
-    def cache_result(name: str, *, ttl_hours: float | None = None, ttl_s: float | None = None) -> CacheDecorator:
+    def cache_result(name: str, **options: Unpack[DecoratorOptions]) -> CacheDecorator:
         if not isinstance(name, str):
             raise TypeError(f"the cache decorator needs a name: @cache_result('my_function'), not {name!r}")
-        effective_ttl_s = checked_ttl_s(ttl_hours, ttl_s)
+        _checked(options)
 
         def decorate(function: Callable[..., Any]) -> Any:
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
                 raise TypeError(
                     f"{function!r} is a generator function: what it yields can be taken once and not be kept"
                 )
-            binding = _Binding(lambda: resolve().core, name, effective_ttl_s, function)
+            binding = _Binding(lambda: resolve().core, str(name), options, function)
             is_async = inspect.iscoroutinefunction(function)
             return _async_wrapper(binding) if is_async else _plain_wrapper(binding)
 
@@ -106,31 +134,70 @@ def make_cache_result(resolve: Callable[[], Cache]) -> CacheResult:
     return cache_result
 
 
+def _checked(options: DecoratorOptions) -> tuple[Terms, bool, Callable[..., Iterable[str]] | None]:
+    """Return the terms, whether they leave the lifetime to the cache's default, and what gives the tags of a call."""
+    rest: dict[str, Any] = {name: value for name, value in options.items() if name != "ignore"}
+    tags_of = rest.pop("tags") if callable(rest.get("tags")) else None
+    terms = checked_terms(rest, DEFAULT_LIFETIME)
+    return terms, terms.lifetime is DEFAULT_LIFETIME, tags_of
+
+
 class _Binding:
     """What both kinds of wrapper need: the function, its entries' name, and how to reach the cache."""
 
-    __slots__ = ("core", "form", "function", "name", "ttl_s")
+    __slots__ = ("_has_default_life", "_tags_of", "_terms", "core", "form", "function", "name")
 
     def __init__(
-        self, core: Callable[[], CacheCore], name: str, ttl_s: float | None, function: Callable[..., Any]
+        self, core: Callable[[], CacheCore], name: str, options: DecoratorOptions, function: Callable[..., Any]
     ) -> None:
         self.core = core
         self.name = name
-        self.ttl_s = ttl_s
+        self._terms, self._has_default_life, self._tags_of = _checked(options)
         self.function = function
-        self.form = ArgumentForm(function)
+        self.form = ArgumentForm(function, options.get("ignore", ()))
 
-    def key(self, *args: Any, **kwargs: Any) -> str:
+    def shelf_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """Return the key of a call with these arguments.
 
         Raises:
             UnstableKeyError: an argument has no stable form; the message names it.
         """
-        return make_key(self.name, self.form.parts(args, kwargs), self.form.labels)
+        return shelf_key(self.name, self.form.parts(args, kwargs), self.form.labels)
+
+    def control_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """Do the same for arguments without an ignored ``self``."""
+        return shelf_key(self.name, self.form.parts_without_receiver(args, kwargs), self.form.labels)
+
+    def canonical(self, *args: Any, **kwargs: Any) -> str:
+        """Return the canonical key of a call with these arguments."""
+        return canonical_key(self.name, self.control_key(args, kwargs))
+
+    def terms(self, core: CacheCore, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Terms:
+        """Return how the result of this call is kept."""
+        terms = self._terms._replace(lifetime=core.lifetime) if self._has_default_life else self._terms
+        if self._tags_of is not None:
+            terms = terms._replace(tags=checked_tags(self._tags_of(*args, **kwargs)))
+        return terms
+
+
+def _hit(core: CacheCore, name: str, key: Hashable) -> Any:
+    """Return the value of an entry with nothing to do but to count the hit, else the ``FOREVER`` object."""
+    try:
+        shelf = core.memory.shelves.by_name[name]
+        entry = shelf.entries[key]
+    except KeyError:
+        return FOREVER
+    until_s = entry.calm_until_s
+    if until_s is FOREVER or core.now_s() < until_s:
+        entry.uses += 1
+        shelf.hits += 1
+        shelf.saved_s += entry.cost_s
+        return entry.value
+    return FOREVER
 
 
 def _async_wrapper(binding: _Binding) -> Any:
-    function, name, ttl_s, resolve = binding.function, binding.name, binding.ttl_s, binding.core
+    function, name, resolve = binding.function, binding.name, binding.core
 
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -138,20 +205,27 @@ def _async_wrapper(binding: _Binding) -> Any:
         if not core.is_enabled:
             core.memory.count_miss(name)
             return await function(*args, **kwargs)
-        key = binding.key(*args, **kwargs)
-        value = core.find(key, name, MISSING)
-        if value is not MISSING:
+        key = binding.shelf_key(args, kwargs)
+        value = _hit(core, name, key)
+        if value is not FOREVER:
             return value
-        return await core.compute(key, name, functools.partial(function, *args, **kwargs), ttl_s)
+        compute = functools.partial(function, *args, **kwargs)
+        return await core.computing.run(name, key, compute, binding.terms(core, args, kwargs))
+
+    async def refresh(*args: Any, **kwargs: Any) -> Any:
+        core = resolve()
+        compute = functools.partial(function, *args, **kwargs)
+        key = binding.shelf_key(args, kwargs)
+        return await core.computing.renew(name, key, compute, binding.terms(core, args, kwargs))
 
     async def invalidate(*args: Any, **kwargs: Any) -> bool:
-        return resolve().discard(binding.key(*args, **kwargs))
+        return resolve().discard(name, binding.control_key(args, kwargs))
 
-    return _with_controls(wrapper, invalidate, binding.key)
+    return _with_controls(wrapper, invalidate, refresh, binding.canonical)
 
 
 def _plain_wrapper(binding: _Binding) -> Any:
-    function, name, ttl_s, resolve = binding.function, binding.name, binding.ttl_s, binding.core
+    function, name, resolve = binding.function, binding.name, binding.core
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -159,19 +233,27 @@ def _plain_wrapper(binding: _Binding) -> Any:
         if not core.is_enabled:
             core.memory.count_miss(name)
             return function(*args, **kwargs)
-        key = binding.key(*args, **kwargs)
-        value = core.find(key, name, MISSING)
-        if value is not MISSING:
+        key = binding.shelf_key(args, kwargs)
+        value = _hit(core, name, key)
+        if value is not FOREVER:
             return value
-        return core.compute_blocking(key, name, functools.partial(function, *args, **kwargs), ttl_s)
+        compute = functools.partial(function, *args, **kwargs)
+        return core.computing.run_blocking(name, key, compute, binding.terms(core, args, kwargs))
+
+    def refresh(*args: Any, **kwargs: Any) -> Any:
+        core = resolve()
+        compute = functools.partial(function, *args, **kwargs)
+        key = binding.shelf_key(args, kwargs)
+        return core.computing.renew_blocking(name, key, compute, binding.terms(core, args, kwargs))
 
     def invalidate(*args: Any, **kwargs: Any) -> bool:
-        return resolve().discard(binding.key(*args, **kwargs))
+        return resolve().discard(name, binding.control_key(args, kwargs))
 
-    return _with_controls(wrapper, invalidate, binding.key)
+    return _with_controls(wrapper, invalidate, refresh, binding.canonical)
 
 
-def _with_controls(wrapper: Any, invalidate: Any, key: Any) -> Any:
+def _with_controls(wrapper: Any, invalidate: Any, refresh: Any, key: Any) -> Any:
     wrapper.invalidate = invalidate
+    wrapper.refresh = refresh
     wrapper.key = key
     return wrapper

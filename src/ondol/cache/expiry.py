@@ -7,7 +7,7 @@ never started) cannot mistake an old slot for a new one.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 __all__ = ["TICK_S", "TimerWheel"]
 
@@ -17,8 +17,10 @@ TICK_S: Final = 1.0
 _SLOTS: Final = 64
 _SPANS_S: Final = tuple(TICK_S * _SLOTS**level for level in range(4))
 
+K = TypeVar("K")
 
-class TimerWheel:
+
+class TimerWheel(Generic[K]):
     """Deadlines of keys: O(1) to schedule and to cancel, and due keys in bounded steps.
 
     Four levels of at most 64 future slots each: 1 s, 64 s, 68 min and 3 days wide. Keys in a slot of a higher level
@@ -29,15 +31,15 @@ class TimerWheel:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._levels: list[dict[int, dict[str, float]]] = [{} for _ in _SPANS_S]
-        self._slot_of: dict[str, dict[str, float]] = {}
+        self._levels: list[dict[int, dict[K, float]]] = [{} for _ in _SPANS_S]
+        self._slot_of: dict[K, dict[K, float]] = {}
         self._looked_at_tick = float("-inf")
 
     def __len__(self) -> int:
         """Return the number of scheduled keys."""
         return len(self._slot_of)
 
-    def schedule(self, key: str, deadline_s: float, now_s: float) -> None:
+    def schedule(self, key: K, deadline_s: float, now_s: float) -> None:
         """Let ``key``, which must not be scheduled, be due at ``deadline_s``."""
         ahead_s = deadline_s - now_s
         level = 0
@@ -50,20 +52,20 @@ class TimerWheel:
         slot[key] = deadline_s
         self._slot_of[key] = slot
 
-    def cancel(self, key: str) -> None:
+    def cancel(self, key: K) -> None:
         """Forget ``key``; one that is not scheduled is no error."""
         slot = self._slot_of.pop(key, None)
         if slot is not None:
             del slot[key]
 
-    def take_due(self, now_s: float, limit: int) -> tuple[list[str], bool]:
+    def take_due(self, now_s: float, limit: int) -> tuple[list[K], bool]:
         """Return keys whose time has come, which are then no longer scheduled, and whether that was all of them.
 
         At most ``limit`` keys are looked at. Called again within one tick after all were taken, it does nothing.
         """
         if now_s // TICK_S == self._looked_at_tick:
             return [], True
-        due: list[str] = []
+        due: list[K] = []
         left = limit
         # From the widest level down, so that what moves down is found in the same sweep.
         for level in range(len(_SPANS_S) - 1, -1, -1):
@@ -80,7 +82,7 @@ class TimerWheel:
         last = tick_now - 1 if level == 0 else tick_now
         return sorted(tick for tick in self._levels[level] if tick <= last)
 
-    def _empty_slot(self, level: int, tick: int, now_s: float, left: int, due: list[str]) -> int:
+    def _empty_slot(self, level: int, tick: int, now_s: float, left: int, due: list[K]) -> int:
         slot = self._levels[level][tick]
         while slot and left:
             key, deadline_s = slot.popitem()

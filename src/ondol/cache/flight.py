@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Hashable
 
 __all__ = ["STRANDED_CHECK_S", "SingleFlight", "Work"]
 
@@ -23,6 +23,10 @@ STRANDED_CHECK_S: Final = 1.0
 """How often a waiter outside the computing loop looks whether that loop still runs."""
 
 _under_way: ContextVar[frozenset[object]] = ContextVar("ondol_cache_under_way", default=frozenset())
+
+
+def _forget(_result: object) -> None:
+    """Do nothing."""
 
 
 class Work(NamedTuple, Generic[T]):
@@ -35,6 +39,10 @@ class Work(NamedTuple, Generic[T]):
     compute: Callable[[], T | Awaitable[T]]
     recheck: Callable[[], T | None]
     commit: Callable[[T], None]
+    abandon: Callable[[T], None] = _forget
+    """Called in place of ``commit`` with a result that is not to be kept."""
+    tags: tuple[str, ...] = ()
+    """What the flight can be detached by, besides its key."""
 
 
 class _Waiter:
@@ -63,10 +71,11 @@ class _Waiter:
 class _Flight(Generic[T]):
     """One computation under way and those who wait for it."""
 
-    __slots__ = ("error", "has_landed", "key", "loop", "result", "task", "token", "traceback", "waiters")
+    __slots__ = ("error", "has_landed", "key", "loop", "result", "tags", "task", "token", "traceback", "waiters")
 
-    def __init__(self, key: str, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, key: Hashable, loop: asyncio.AbstractEventLoop | None, tags: tuple[str, ...]) -> None:
         self.key = key
+        self.tags = tags
         self.loop = loop  # None: computed by a thread
         self.token = object()  # stands for the flight in contexts, which may outlive it by far
         self.task: asyncio.Task[None] | None = None
@@ -109,13 +118,13 @@ class SingleFlight(Generic[T]):
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._flights: dict[str, _Flight[T]] = {}
+        self.by_key: dict[Hashable, _Flight[T]] = {}
 
     def __len__(self) -> int:
         """Return the number of computations under way whose result is still wanted."""
-        return len(self._flights)
+        return len(self.by_key)
 
-    async def run(self, key: str, work: Work[T]) -> tuple[T, bool]:
+    async def run(self, key: Hashable, work: Work[T]) -> tuple[T, bool]:
         """Return the result of ``work`` for ``key``, and whether somebody else computed it.
 
         A computation that asks for its own key again is not made to wait for itself: it computes.
@@ -145,7 +154,7 @@ class SingleFlight(Generic[T]):
             if seat.is_leader:
                 raise asyncio.CancelledError(f"the computation of {key!r} was cancelled")
 
-    def run_blocking(self, key: str, work: Work[T]) -> tuple[T, bool]:
+    def run_blocking(self, key: Hashable, work: Work[T]) -> tuple[T, bool]:
         """Do what ``run`` does, in the calling thread; ``work.compute`` must not return an awaitable.
 
         In a thread whose event loop is running it never waits for a coroutine's computation, which may need that very
@@ -171,27 +180,44 @@ class SingleFlight(Generic[T]):
             if outcome is not None:
                 return outcome[0], True
 
-    def detach(self, key: str) -> None:
-        """Let the flight of ``key`` end for those who wait, without commit; who comes later starts a new one."""
-        if self._flights:
-            with self._lock:
-                self._flights.pop(key, None)
+    def start(self, key: Hashable, work: Work[T]) -> bool:
+        """Let a task of the running loop compute ``key`` with nobody waiting; return false when that is under way."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            flight = self.by_key.get(key)
+            if flight is not None and not flight.is_stranded():
+                return False
+            flight = self.by_key[key] = _Flight(key, loop, work.tags)
+        self._take_off(flight, loop, work)
+        return True
 
-    def detach_where(self, matches: Callable[[str], object]) -> None:
+    def detach(self, key: Hashable) -> None:
+        """Let the flight of ``key`` end for those who wait, without commit; who comes later starts a new one."""
+        if self.by_key:
+            with self._lock:
+                self.by_key.pop(key, None)
+
+    def detach_where(self, matches: Callable[[Any], object]) -> None:
         """Detach every flight whose key ``matches``."""
         with self._lock:
-            for key in [key for key in self._flights if matches(key)]:
-                del self._flights[key]
+            for key in [key for key in self.by_key if matches(key)]:
+                del self.by_key[key]
 
-    def _board(self, key: str, loop: asyncio.AbstractEventLoop | None, work: Work[T]) -> _Seat[T]:
+    def detach_tagged(self, tags: tuple[str, ...]) -> None:
+        """Detach every flight that has any of ``tags``."""
         with self._lock:
-            flight = self._flights.get(key)
+            for key in [key for key, flight in self.by_key.items() if not set(tags).isdisjoint(flight.tags)]:
+                del self.by_key[key]
+
+    def _board(self, key: Hashable, loop: asyncio.AbstractEventLoop | None, work: Work[T]) -> _Seat[T]:
+        with self._lock:
+            flight = self.by_key.get(key)
             is_leader = flight is None or flight.is_stranded()
             if flight is None or is_leader:
                 found = work.recheck()
                 if found is not None:
                     return _Seat(found=(found,))
-                flight = self._flights[key] = _Flight(key, loop)
+                flight = self.by_key[key] = _Flight(key, loop, work.tags)
             elif flight.token in _under_way.get() or (loop is None and flight.loop is not None and _running_loop()):
                 return _Seat()
             waiter = _Waiter(loop)
@@ -237,13 +263,13 @@ class SingleFlight(Generic[T]):
             if flight.has_landed:
                 return
             flight.has_landed = True
-            is_wanted = self._flights.get(flight.key) is flight
+            is_wanted = self.by_key.get(flight.key) is flight
             try:
-                if flight.result is not None and is_wanted:
-                    work.commit(flight.result[0])
+                if flight.result is not None:
+                    (work.commit if is_wanted else work.abandon)(flight.result[0])
             finally:
                 if is_wanted:
-                    del self._flights[flight.key]
+                    del self.by_key[flight.key]
                 waiters, flight.waiters = flight.waiters, set()
                 current = _running_loop()
                 for waiter in waiters:
@@ -255,8 +281,8 @@ class SingleFlight(Generic[T]):
             flight.waiters.discard(waiter)
             if flight.has_landed or flight.waiters:
                 return
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
+            if self.by_key.get(flight.key) is flight:
+                del self.by_key[flight.key]
         if flight.task is None or flight.loop is None:
             return
         # Not the waiter's loop: a coroutine abandoned with its loop gets here when it is collected, in any thread.

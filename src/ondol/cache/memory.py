@@ -2,61 +2,60 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from ondol.cache.expiry import TimerWheel
-from ondol.cache.ledger import Ledgers, NameLedger
-from ondol.cache.policy import LruPolicy
-from ondol.cache.sizing import entry_size
+from ondol.cache.entry import Entry
+from ondol.cache.partition import Partition
+from ondol.cache.shelf import first_segment
+from ondol.cache.sizing import ENTRY_OVERHEAD_BYTES, FLAT_TYPES
+from ondol.cache.tables import EntryTables, end_of
 from ondol.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ondol.cache.policy import EvictionPolicy
+    from collections.abc import Callable, Hashable, Iterable, Mapping
+
+    from ondol.cache.lifetime import Timing
+    from ondol.cache.policies.protocol import EvictionPolicy
+    from ondol.cache.shelf import Figures, Shelf
     from ondol.clock import Clock
 
-__all__ = ["Entry", "MemoryTier"]
+__all__ = ["EXTRA_SHELF_BYTES", "MemoryTier"]
 
+EXTRA_SHELF_BYTES: Final = 600
+"""What the table of a name takes; charged to the first entry of names beyond those with figures of their own."""
+
+_EVICTIONS: Final = ("capacity", "quota", "resized")
+_INVALIDATIONS: Final = ("deleted", "tag", "pattern", "cleared", "elsewhere")
 _DUE_PER_EVICTION: Final = 16
+_HITS_PER_DRAIN: Final = 64
+_EVICTIONS_AT_ONCE: Final = 16
+_SPARE_SHIFT: Final = 8
+"""At most 1/256 of the bound is left empty by evicting several at once."""
 
 
-class Entry:
-    """One stored value and what the tier knows of it."""
+class MemoryTier(EntryTables):
+    """Entries by name and key, never more than ``max_bytes`` of them together.
 
-    __slots__ = ("cost_s", "deadline_s", "ledger", "size_bytes", "value")
+    When there is no room, entries whose time is up leave first, then those that the policy chooses. An entry that is
+    found past its deadline is a miss; those that nobody asks for leave in ``sweep``.
 
-    def __init__(
-        self, value: Any, size_bytes: int, deadline_s: float | None, cost_s: float, ledger: NameLedger
-    ) -> None:
-        self.value = value
-        self.size_bytes = size_bytes
-        self.deadline_s = deadline_s
-        self.cost_s = cost_s
-        self.ledger = ledger
-
-
-class MemoryTier:
-    """Entries by key, never more than ``max_bytes`` of them together.
-
-    When there is no room, entries whose time is up leave first, then the policy's victims. An entry that is found
-    past its deadline is a miss; those that nobody asks for leave in ``sweep``.
+    A hit takes no lock: the tables are plain dicts, and the counters are added to in steps that the interpreter does
+    not interrupt (on builds without a global lock a count may be lost, an entry never).
 
     Thread-safety: every method may be called from any thread. The lock is re-entrant because dropping a value may
     run a finalizer that uses the cache.
     """
 
-    def __init__(self, max_bytes: int, clock: Clock, policy: EvictionPolicy | None = None) -> None:
-        self._max_bytes = _checked_bound(max_bytes)
-        self._now_s = clock.monotonic
-        self._policy = policy if policy is not None else LruPolicy()
-        self._touched = self._policy.touched
-        self._entries: dict[str, Entry] = {}
-        self._wheel = TimerWheel()
-        self._lock = threading.RLock()
-        self._used_bytes = 0
-        self._ledgers = Ledgers()
-        self._evictions = 0
-        self._expirations = 0
+    def __init__(
+        self,
+        max_bytes: int,
+        clock: Clock,
+        make_policy: Callable[[], EvictionPolicy],
+        quotas: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(_checked_bound("max_bytes", max_bytes), clock, make_policy)
+        for name, quota_bytes in (quotas or {}).items():
+            self._add_partition(name, quota_bytes)
         self._rejections = 0
 
     @property
@@ -71,96 +70,141 @@ class MemoryTier:
 
     def __len__(self) -> int:
         """Return the number of entries, including those past their deadline that have not left yet."""
-        return len(self._entries)
+        return sum(len(shelf.entries) for shelf in list(self.shelves))
 
-    def find(self, key: str, name: str, default: Any) -> Any:
-        """Return the value under ``key``, or ``default``; counts a hit or a miss for ``name``.
+    def lookup(self, name: str, key: Hashable) -> Entry | None:
+        """Return the live entry under ``key``, counted as a hit, or ``None``; the caller counts the miss.
 
-        Cost: O(1), well under a microsecond.
+        Cost: O(1), about a microsecond. Callers on the hot path look into ``shelves`` by themselves first.
         """
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None:
-                if entry.deadline_s is None or self._now_s() < entry.deadline_s:
-                    self._touched(key)
-                    ledger = entry.ledger
-                    ledger.hits += 1
-                    ledger.saved_s += entry.cost_s
-                    return entry.value
-                self._drop(key, entry)
-                self._expirations += 1
-            self._ledgers.of(name).misses += 1
-            return default
+        shelf = self.shelves.by_name.get(name)
+        entry = None if shelf is None else shelf.entries.get(key)
+        if entry is None:
+            return None
+        timing = entry.timing
+        if timing is not None:
+            now_s = self._now_s()
+            if now_s >= timing.deadline_s:
+                self._expire(entry)
+                return None
+            timing.used(now_s)
+        entry.uses += 1
+        entry.shelf.hits += 1
+        entry.shelf.saved_s += entry.cost_s
+        if entry.is_tracked:
+            self._hits.append(entry)
+            if len(self._hits) >= _HITS_PER_DRAIN:
+                with self.lock:
+                    self._drain()
+        return entry
 
     def count_miss(self, name: str) -> None:
-        """Count a lookup that was not even tried."""
-        with self._lock:
-            self._ledgers.of(name).misses += 1
+        """Count a lookup that found nothing, or was not even tried."""
+        with self.lock:
+            self.shelves.figures(name).misses += 1
 
-    def peek(self, key: str) -> Entry | None:
+    def count_lower_hit(self, name: str, saved_s: float) -> None:
+        """Turn a miss into a lookup that a lower tier answered, and count the seconds of computing that this saved."""
+        with self.lock:
+            figures = self.shelves.figures(name)
+            figures.misses -= 1
+            figures.lower_hits += 1
+            figures.saved_s += saved_s
+
+    def peek(self, name: str, key: Hashable) -> Entry | None:
         """Return a live entry without counting or touching it."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None or (entry.deadline_s is not None and self._now_s() >= entry.deadline_s):
-                return None
-            return entry
+        shelf = self.shelves.by_name.get(name)
+        entry = None if shelf is None else shelf.entries.get(key)
+        if entry is None or (entry.timing is not None and self._now_s() >= entry.timing.deadline_s):
+            return None
+        return entry
+
+    def put(self, name: str, key: str, value: Any, cost_s: float) -> bool:
+        """Keep a new entry that lives for ever; return false when there is more to it, and ``store`` is to do it.
+
+        Cost: O(1), about a microsecond with evictions, which are done several at once.
+        """
+        if type(value) not in FLAT_TYPES:
+            return False
+        # As entry_size does, for a string or a number under a short string.
+        size_bytes = ENTRY_OVERHEAD_BYTES + (key.__sizeof__() + 15 & -16) + (value.__sizeof__() + 15 & -16)
+        with self.lock:
+            shelf = self.shelves.by_name.get(name)
+            if shelf is None or key in shelf.entries or not shelf.is_simple:
+                return False
+            used_bytes = self._used_bytes + size_bytes
+            if used_bytes > self._max_bytes:
+                if size_bytes > self._max_bytes:
+                    return False
+                self._make_room(self._shared, size_bytes)
+                used_bytes = self._used_bytes + size_bytes
+            shelf.entries[key] = entry = Entry(key, shelf, value, size_bytes, cost_s)
+            self._shared.admit(entry)
+            shelf.used_bytes += size_bytes
+            self._used_bytes = used_bytes
+            return True
 
     def store(
-        self, key: str, name: str, value: Any, *, ttl_s: float | None = None, cost_s: float = 0.0, size_bytes: int = 0
+        self,
+        name: str,
+        key: Hashable,
+        value: Any,
+        size_bytes: int,
+        cost_s: float = 0.0,
+        timing: Timing | None = None,
+        tags: tuple[str, ...] = (),
     ) -> bool:
         """Keep ``value``, in place of what was there; evict what has to go for it.
 
         Args:
-            key: where it is kept.
-            name: the name it is counted under.
+            name: its name.
+            key: its key on the shelf of that name.
             value: what is kept; the object itself, not a copy.
-            ttl_s: seconds it may be used; ``None`` for ever.
-            cost_s: seconds that computing it took.
-            size_bytes: the entry's bytes where known; 0 to have them measured.
+            size_bytes: what the entry takes, key and overhead included.
+            cost_s: seconds that computing it took; 0 when unknown.
+            timing: when it gets stale and leaves; ``None`` for never.
+            tags: what it can be dropped by.
 
         Returns:
-            Whether it was stored: an entry larger than the whole tier is not, and what was there is gone as well.
+            Whether it was stored: an entry larger than the whole tier, or than its name's quota, is not, and what was
+            there is gone as well.
         """
-        size_bytes = size_bytes or entry_size(key, value, has_deadline=ttl_s is not None)
-        now_s = self._now_s()
-        with self._lock:
-            old = self._entries.get(key)
+        with self.lock:
+            shelf = self.shelves.by_name.get(name)
+            if shelf is None:
+                shelf = self.shelves.open(name)
+            old = shelf.entries.get(key)
             if old is not None:
-                self._drop(key, old)
-            ledger = self._ledgers.of(name)
-            if size_bytes > self._max_bytes:
+                self._drop(old)
+                old.shelf.partition.policy.removed(old)
+            partition = shelf.partition
+            if not shelf.is_named and not shelf.entries:
+                size_bytes += EXTRA_SHELF_BYTES
+            if size_bytes > partition.max_bytes or size_bytes > self._max_bytes:
                 self._rejections += 1
+                self.shelves.close_if_empty(shelf)
                 return False
-            self._make_room(self._max_bytes - size_bytes, now_s)
-            deadline_s = None if ttl_s is None else now_s + ttl_s
-            self._entries[key] = Entry(value, size_bytes, deadline_s, cost_s, ledger)
-            self._policy.admitted(key, size_bytes, cost_s)
-            if deadline_s is not None:
-                self._wheel.schedule(key, deadline_s, now_s)
-            self._used_bytes += size_bytes
-            ledger.entries += 1
-            ledger.used_bytes += size_bytes
+            if self._used_bytes + size_bytes > self._max_bytes or partition is not self._shared:
+                self._make_room(partition, size_bytes)
+            entry = Entry(key, shelf, value, size_bytes, cost_s, timing, tags)
+            if old is not None:
+                entry.uses = old.uses + 1
+            self._admit(entry, shelf, partition)
             return True
 
-    def remove(self, key: str) -> bool:
-        """Drop the entry under ``key``; return whether there was one that was still live."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is None:
+    def remove(self, entry: Entry, reason: str) -> bool:
+        """Drop ``entry``; return whether it was still there and live."""
+        with self.lock:
+            if not entry.is_live:
                 return False
-            self._drop(key, entry)
-            if entry.deadline_s is not None and self._now_s() >= entry.deadline_s:
-                self._expirations += 1
-                return False
-            return True
+            is_due = entry.timing is not None and self._now_s() >= entry.timing.deadline_s
+            self._leave(entry, end_of(entry) if is_due else reason)
+            return not is_due
 
-    def clear(self) -> int:
+    def clear(self, reason: str) -> int:
         """Drop everything; return how many entries went."""
-        with self._lock:
-            gone = list(self._entries.items())
-            for key, entry in gone:
-                self._drop(key, entry)
-            return len(gone)
+        with self.lock:
+            return sum(self.remove(entry, reason) for entry in self.entries())
 
     def resize(self, max_bytes: int) -> None:
         """Set the bound and evict at once what no longer fits.
@@ -168,67 +212,136 @@ class MemoryTier:
         Raises:
             ConfigurationError: a bound that is not a positive whole number.
         """
-        max_bytes = _checked_bound(max_bytes)
-        with self._lock:
+        max_bytes = _checked_bound("max_bytes", max_bytes)
+        with self.lock:
             self._max_bytes = max_bytes
-            self._make_room(max_bytes, self._now_s())
+            self._shared.resize(max_bytes)
+            self._evict_down_to(max_bytes, "resized")
+
+    def set_policy(self, make_policy: Callable[[], EvictionPolicy]) -> None:
+        """Let another policy decide from now on what leaves.
+
+        Raises:
+            ConfigurationError: there is no such policy; nothing was changed.
+
+        Cost: O(entries).
+        """
+        policies = [make_policy() for _ in self._partitions]
+        with self.lock:
+            self._drain()
+            self._make_policy = make_policy
+            for partition, policy in zip(self._partitions, policies, strict=True):
+                partition.change(policy)
+            for entry in self.entries():
+                _hand_over(entry, entry.shelf.partition.policy)
+
+    def set_quota(self, name: str, quota_bytes: int | None) -> None:
+        """Bound the entries of one name, or let them compete with all others again (``None``).
+
+        Raises:
+            ConfigurationError: a bound that is not a positive whole number.
+        """
+        with self.lock:
+            if quota_bytes is not None and name in self._quotas:
+                partition = self._quotas[name]
+                partition.resize(_checked_bound(f"the quota of {name!r}", quota_bytes))
+                self._make_room(partition, 0)
+                return
+            if quota_bytes is None and name not in self._quotas:
+                return
+            moving = [entry for entry in self.entries() if entry.shelf.name == name]
+            if quota_bytes is None:
+                self._partitions.remove(self._quotas.pop(name))
+            else:
+                self._add_partition(name, quota_bytes)
+            self._move(name, moving)
 
     def sweep(self, limit: int) -> bool:
         """Drop entries past their deadline, looking at no more than ``limit``; return whether that was all of them."""
-        with self._lock:
-            return self._drop_due(self._now_s(), limit)
+        with self.lock:
+            self._drain()
+            return self._drop_due(limit)
 
-    def keys(self) -> list[str]:
-        """Return the keys of this moment."""
-        with self._lock:
-            return list(self._entries)
+    def entries(self) -> list[Entry]:
+        """Return the entries of this moment."""
+        with self.lock:
+            return [entry for shelf in self.shelves for entry in shelf.entries.values()]
 
-    def name_ledger(self, name: str) -> NameLedger:
-        """Return the figures kept for ``name``."""
-        with self._lock:
-            return self._ledgers.of(name)
+    def tagged(self, tags: Iterable[str]) -> list[Entry]:
+        """Return the entries that carry any of ``tags``."""
+        with self.lock:
+            return self._tags.having(tags)
+
+    def index_segments(self, shelf: Shelf) -> None:
+        """Begin to keep the entries of ``shelf`` by their first word; those that are there are still to be added."""
+        with self.lock:
+            if shelf.segments is None:
+                shelf.segments = {}
+                shelf.is_simple = False
+
+    def add_segment(self, entry: Entry) -> None:
+        """Add an entry to the index that ``index_segments`` began."""
+        with self.lock:
+            if entry.is_live and entry.shelf.segments is not None:
+                entry.shelf.segments.setdefault(first_segment(entry), set()).add(entry)
+
+    def figures(self, name: str) -> Figures:
+        """Return where ``name`` is counted."""
+        with self.lock:
+            return self.shelves.figures(name)
 
     def get_stats(self) -> dict[str, Any]:
         """Return the tier's figures, in total and by name."""
-        with self._lock:
+        with self.lock:
+            self._drain()
             return {
-                **self._ledgers.totals(),
-                "entries": len(self._entries),
+                **self.shelves.totals().as_plain(),
+                "memory_hits": self.shelves.totals().hits,
+                "entries": len(self),
                 "used_bytes": self._used_bytes,
                 "max_bytes": self._max_bytes,
-                "evictions": self._evictions,
-                "expirations": self._expirations,
+                "evictions": sum(self.left[reason] for reason in _EVICTIONS),
+                "expirations": self.left["expired"] + self.left["idle"],
+                "invalidations": sum(self.left[reason] for reason in _INVALIDATIONS),
+                "left": dict(self.left),
                 "rejections": self._rejections,
-                "names": self._ledgers.by_name(),
+                "names": self.shelves.as_plain(),
+                "tags": len(self._tags),
+                "policy": self._shared.policy.get_stats(),
+                "quotas": {name: partition.get_stats() for name, partition in self._quotas.items()},
             }
 
-    def _make_room(self, goal_bytes: int, now_s: float) -> None:
-        while self._used_bytes > goal_bytes:
-            before = self._expirations
-            self._drop_due(now_s, _DUE_PER_EVICTION)
-            if self._expirations == before:
-                key = self._policy.victim()
-                self._drop(key, self._entries[key])
-                self._evictions += 1
+    def _add_partition(self, name: str, quota_bytes: int) -> None:
+        partition = Partition(self._make_policy(), _checked_bound(f"the quota of {name!r}", quota_bytes))
+        self._quotas[name] = partition
+        self._partitions.append(partition)
 
-    def _drop_due(self, now_s: float, limit: int) -> bool:
-        due, is_all = self._wheel.take_due(now_s, limit)
-        for key in due:
-            self._drop(key, self._entries[key])
-        self._expirations += len(due)
-        return is_all
-
-    def _drop(self, key: str, entry: Entry) -> None:
-        del self._entries[key]
-        self._policy.removed(key)
-        if entry.deadline_s is not None:
-            self._wheel.cancel(key)
-        self._used_bytes -= entry.size_bytes
-        entry.ledger.entries -= 1
-        entry.ledger.used_bytes -= entry.size_bytes
+    def _move(self, name: str, entries: list[Entry]) -> None:
+        """Hand ``entries`` over to the partition that their name has now."""
+        shelf = self.shelves.by_name.get(name)
+        if shelf is None:
+            return
+        before, after = shelf.partition, self._quotas.get(name, self._shared)
+        self._drain()
+        shelf.partition = after
+        shelf.is_simple = shelf.is_named and after is self._shared and shelf.segments is None
+        for entry in entries:
+            before.policy.removed(entry)
+            if before is not self._shared:
+                before.used_bytes -= entry.size_bytes
+            _hand_over(entry, after.policy)
+            if after is not self._shared:
+                after.used_bytes += entry.size_bytes
+        self._make_room(after, 0)
 
 
-def _checked_bound(max_bytes: Any) -> int:
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes <= 0:
-        raise ConfigurationError(f"max_bytes={max_bytes!r} is not allowed: it must be an integer > 0, in bytes")
-    return max_bytes
+def _hand_over(entry: Entry, policy: EvictionPolicy) -> None:
+    entry.is_tracked, entry.place, entry.rank = False, None, 0.0
+    entry.settle()
+    policy.admitted(entry)
+
+
+def _checked_bound(what: str, bound_bytes: Any) -> int:
+    if isinstance(bound_bytes, bool) or not isinstance(bound_bytes, int) or bound_bytes <= 0:
+        raise ConfigurationError(f"{what}={bound_bytes!r} is not allowed: it must be an integer > 0, in bytes")
+    return bound_bytes

@@ -173,8 +173,21 @@ def _cache(cache: Mapping[str, Any]) -> Fields:
         ("hit rate", f"{_percent(cache.get('hit_rate'))} ({hits} hits, {misses} misses)"),
         ("size", f"{used} of {bound}, {_number(cache.get('entries'))} entries"),
         ("evictions", _number(cache.get("evictions"))),
+        ("policy", _policy(cache)),
         ("time saved", _seconds(cache.get("saved_seconds"))),
+        *((f"{name} tier", _tier(_part(cache["tiers"], name))) for name in _part(cache, "tiers")),
     ]
+
+
+def _policy(cache: Mapping[str, Any]) -> str:
+    policy, in_charge = cache.get("policy"), cache.get("policy_in_charge")
+    return f"{policy}, {in_charge} in charge" if in_charge != policy else str(policy or "-")
+
+
+def _tier(tier: Mapping[str, Any]) -> str:
+    state = "up" if tier.get("is_up") else "down"
+    entries = "" if tier.get("entries") is None else f", {_number(tier['entries'])} entries"
+    return f"{state}, {_number(tier.get('hits'))} hits{entries}"
 
 
 def _similarity(stats: object) -> list[tuple[str, Fields]]:

@@ -53,14 +53,27 @@ def snapshot(
             "open_files": _number(health.get("open_files")),
             "loop_lag_s": _number(health.get("loop_lag_seconds")),
         },
-        "cache": _pick(
-            stats.get("cache"),
-            *("hit_rate", "hits", "misses", "entries", "used_bytes", "max_bytes", "evictions", "saved_seconds"),
-        ),
+        "cache": _cache(_mapping(stats.get("cache"))),
         "preloader": _preloader(_mapping(stats.get("preloader"))),
         "alerts": _alerts(monitor.get("alerts")),
         "tuner": _tuner(_mapping(stats.get("tuner"))),
         "requests": _requests(_mapping(monitor.get("metrics")), uptime_s, previous or {}),
+    }
+
+
+def _cache(cache: Mapping[str, Any]) -> dict[str, Any]:
+    policy = _mapping(cache.get("policy"))
+    figures = ("hit_rate", "hits", "misses", "entries", "used_bytes", "max_bytes", "evictions", "saved_seconds")
+    return {
+        **_pick(cache, *figures),
+        "policy": policy.get("policy"),
+        "policy_in_charge": policy.get("in_charge", policy.get("policy")),
+        "tiers": {
+            name: _pick(tier, "hits", "misses", "entries", "used_bytes", "max_bytes")
+            | {"is_up": tier.get("is_up", tier.get("is_open"))}
+            for name, tier in _mapping(cache.get("tiers")).items()
+            if name != "memory"
+        },
     }
 
 

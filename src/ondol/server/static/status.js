@@ -235,6 +235,11 @@ function renderCache(s) {
     [texts.entries, format.count(s.cache.entries)],
     [texts.evictions, format.count(s.cache.evictions)],
     [texts.saved, format.seconds(s.cache.saved_seconds)],
+    [texts.policy, s.cache.policy_in_charge ?? DASH],
+    ...Object.entries(s.cache.tiers ?? {}).map(([name, tier]) => [
+      texts.tiers[name] ?? name,
+      tier.is_up ? texts.tierHits(format.count(tier.hits)) : texts.tierDown,
+    ]),
   ]));
 }
 
