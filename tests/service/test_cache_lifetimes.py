@@ -232,25 +232,28 @@ def test_an_error_is_kept_when_asked_and_only_those_that_are_meant() -> None:
     run_virtual(scenario)
 
 
-def test_a_plain_functions_error_is_kept_too() -> None:
+@pytest.mark.parametrize("policy", ["adaptive", "s3fifo"])
+def test_a_plain_functions_error_is_kept_too(policy: str) -> None:
     clock = FakeClock()
-    cache = Cache(clock=clock)
-    calls: list[int] = []
+    cache = Cache(clock=clock, policy=policy)
+    calls: list[str] = []
 
     @cache.cached("f", negative_ttl_s=5)
-    def f(number: int) -> int:
-        calls.append(number)
-        raise ValueError(number)
+    def f(part: str) -> int:
+        calls.append(part)
+        raise ValueError(part)
 
     for _ in range(3):
-        with pytest.raises(ValueError, match="1"):
-            f(1)
-    assert calls == [1]
+        with pytest.raises(ValueError, match="a"):
+            f("a")
+    assert calls == ["a"]
+    assert asyncio.run(cache.get("f", "a", default="nothing")) == "nothing"
+    assert cache.get_nowait("f", "a") is None
     clock.advance(6)
-    with pytest.raises(ValueError, match="1"):
-        f(1)
-    assert calls == [1, 1]
-    assert f.invalidate(1)
+    with pytest.raises(ValueError, match="a"):
+        f("a")
+    assert calls == ["a", "a"]
+    assert f.invalidate("a")
 
 
 def test_the_default_time_to_live_holds_for_results_too_and_can_be_overruled() -> None:

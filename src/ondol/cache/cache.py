@@ -117,6 +117,7 @@ class Cache(ManagedCache):
         *parts: object,
         tags: Iterable[str] = (),
         cost_seconds: float = 0.0,
+        is_announced: bool = True,
         **lifetime: Unpack[LifetimeOptions],
     ) -> None:
         """Keep ``value`` for ``name`` and ``parts``, in place of what was there.
@@ -129,13 +130,17 @@ class Cache(ManagedCache):
             parts: what tells this entry from the others of its name.
             tags: what ``invalidate_tags`` can drop it by, however it is called.
             cost_seconds: what it took to compute: what was costly stays longer.
+            is_announced: whether other processes on the same shared tier drop what they hold in memory under this key;
+                ``False`` saves a message where the value of a key never changes.
             lifetime: how long it may be used, see the class; ``ttl_s=math.inf`` for ever, whatever the default.
 
         Raises:
             UnstableKeyError: a part has no stable form; the message names it.
             ValueError: a time, a cost or a tag that is not allowed.
         """
-        self.set_nowait(name, value, *parts, tags=tags, cost_seconds=cost_seconds, **lifetime)
+        self.set_nowait(
+            name, value, *parts, tags=tags, cost_seconds=cost_seconds, is_announced=is_announced, **lifetime
+        )
 
     def set_nowait(
         self,
@@ -146,6 +151,7 @@ class Cache(ManagedCache):
         *parts: object,
         tags: Iterable[str] = (),
         cost_seconds: float = 0.0,
+        is_announced: bool = True,
         **lifetime: Unpack[LifetimeOptions],
     ) -> None:
         """Do what ``set`` does, outside of coroutines."""
@@ -164,7 +170,8 @@ class Cache(ManagedCache):
         parts = (part, *parts) if part is not _NO_PART else ()
         life = checked_lifetime(lifetime, core.lifetime) if lifetime else core.lifetime
         key = shelf_key(name, parts)
-        core.store(plain_name(name), key, value, life, cost_seconds, checked_tags(tags) if tags else ())
+        checked = checked_tags(tags) if tags else ()
+        core.store(plain_name(name), key, value, life, cost_seconds, checked, is_announced=is_announced)
 
     async def set_many(
         self,
@@ -173,6 +180,7 @@ class Cache(ManagedCache):
         *,
         tags: Iterable[str] = (),
         cost_seconds: float = 0.0,
+        is_announced: bool = True,
         **lifetime: Unpack[LifetimeOptions],
     ) -> None:
         """Keep several values of ``name`` by part (a tuple stands for several parts); ``cost_seconds`` is of each.
@@ -185,7 +193,10 @@ class Cache(ManagedCache):
         for item in values:
             shelf_key(name, _as_parts(item))
         for item, value in values.items():
-            self.set_nowait(name, value, *_as_parts(item), tags=tags, cost_seconds=cost_seconds, **lifetime)
+            parts = _as_parts(item)
+            self.set_nowait(
+                name, value, *parts, tags=tags, cost_seconds=cost_seconds, is_announced=is_announced, **lifetime
+            )
 
     async def delete(self, name: str, *parts: object) -> bool:
         """Drop one entry; return whether memory had one. A computation under way for it will not be stored.

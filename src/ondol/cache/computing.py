@@ -282,7 +282,8 @@ class Computing:
         core = self._core
         core.keep(name, key, computed)
         if core.lower is not None and not computed.is_from_below:
-            core.lower.put(canonical_key(name, key), computed)
+            # Without a lease others may hold an older value: it was refreshed, or the store was down.
+            core.lower.put(canonical_key(name, key), computed, is_announced=computed.lease is None)
 
     def _counted(self, name: str, computed: Computed, is_shared: bool) -> Any:
         if computed.is_from_below:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.computed import Computed, KeptError
@@ -122,7 +123,15 @@ class CacheCore:
     # Storing
 
     def store(
-        self, name: str, key: Hashable, value: Any, lifetime: Lifetime, cost_s: float, tags: tuple[str, ...]
+        self,
+        name: str,
+        key: Hashable,
+        value: Any,
+        lifetime: Lifetime,
+        cost_s: float,
+        tags: tuple[str, ...],
+        *,
+        is_announced: bool = True,
     ) -> None:
         """Keep ``value``; a computation under way for the same key is older and will not replace it."""
         if not self.is_enabled:
@@ -139,7 +148,7 @@ class CacheCore:
         if not self.memory.store(name, key, value, size_bytes, cost_s, timing, tags):
             self._warn_of_size(name)
         if self.lower is not None:
-            self.lower.keep(canonical_key(name, key), value, cost_s, timing, tags)
+            self.lower.keep(canonical_key(name, key), value, cost_s, timing, tags, is_announced=is_announced)
 
     def keep(self, name: str, key: Hashable, computed: Computed) -> None:
         """Keep what a computation or a lower tier gave, in memory."""
@@ -159,6 +168,8 @@ class CacheCore:
             size_bytes = entry_size(key, value, has_timing=timing is not None, tag_count=len(tags))
         else:
             size_bytes = size_of(value)
+        if timing is not None and isinstance(value, KeptError):
+            timing.calm_until_s = -math.inf  # whoever finds it has to look at what it is
         return Computed(value, cost_s, size_bytes, timing, tags)
 
     # Dropping

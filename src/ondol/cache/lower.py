@@ -133,8 +133,11 @@ class LowerTiers:
             self._count_unencodable(key, exc)
             return None, None
 
-    def put(self, key: str, computed: Computed) -> None:
-        """Let the tiers keep a frame; the shared one with the lease it was computed under, where there is one."""
+    def put(self, key: str, computed: Computed, *, is_announced: bool = False) -> None:
+        """Let the tiers keep a frame; the shared one with the lease it was computed under, where there is one.
+
+        With ``is_announced`` other processes drop what they have in memory under this key.
+        """
         frame = computed.frame
         if frame is None:
             if computed.lease is not None:
@@ -144,15 +147,29 @@ class LowerTiers:
         if computed.lease is not None:
             computed.lease.commit(frame, ttl_s=computed.ttl_s, tags=computed.tags)
         elif self.shared is not None:
+            if is_announced:
+                self.shared.invalidate(Invalidation("keys", (key,)))
             self.shared.put(key, frame, ttl_s=computed.ttl_s, tags=computed.tags)
 
-    def keep(self, key: str, value: Any, cost_s: float, timing: Timing | None, tags: tuple[str, ...]) -> None:
-        """Encode a value and let the tiers keep it; one that cannot be encoded takes away what was there."""
+    def keep(
+        self,
+        key: str,
+        value: Any,
+        cost_s: float,
+        timing: Timing | None,
+        tags: tuple[str, ...],
+        *,
+        is_announced: bool = True,
+    ) -> None:
+        """Encode a value and let the tiers keep it; one that cannot be encoded takes away what was there.
+
+        Unless ``is_announced`` is false, other processes drop what they have in memory under this key.
+        """
         frame, ttl_s = self.encode(key, value, cost_s, timing, tags)
         if frame is None:
             self.invalidate(Invalidation("keys", (key,)))
-        else:
-            self.put(key, Computed(value, cost_s, 0, timing, tags, frame, ttl_s))
+            return
+        self.put(key, Computed(value, cost_s, 0, timing, tags, frame, ttl_s), is_announced=is_announced)
 
     def invalidate(self, invalidation: Invalidation) -> None:
         """Drop from the tiers, and tell the other processes."""

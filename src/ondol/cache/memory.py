@@ -26,11 +26,7 @@ EXTRA_SHELF_BYTES: Final = 600
 
 _EVICTIONS: Final = ("capacity", "quota", "resized")
 _INVALIDATIONS: Final = ("deleted", "tag", "pattern", "cleared", "elsewhere")
-_DUE_PER_EVICTION: Final = 16
 _HITS_PER_DRAIN: Final = 64
-_EVICTIONS_AT_ONCE: Final = 16
-_SPARE_SHIFT: Final = 8
-"""At most 1/256 of the bound is left empty by evicting several at once."""
 
 
 class MemoryTier(EntryTables):
