@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import logging
@@ -13,6 +14,7 @@ from ondol.cache.flight import SingleFlight, Work
 from ondol.cache.key_batch import KeyBatch, is_part, members
 from ondol.cache.keys import canonical_key
 from ondol.cache.lifetime import Lifetime
+from ondol.units import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -31,6 +33,9 @@ REFRESH_RETRY_S: Final = 10.0
 """How long after a refresh began the next one may, whether it failed or hangs."""
 
 MAX_REFRESH_THREADS: Final = 4
+
+LARGE_BYTES: Final = 256 * KIB
+"""Values above this are encoded for the tiers below in a thread: compressing a megabyte of text takes some 10 ms."""
 
 
 class Computing:
@@ -217,7 +222,10 @@ class Computing:
             value = compute()
             if inspect.isawaitable(value):
                 value = await value
-            return self._measured(name, key, value, started_s, terms, lease)
+            computed = self._measured(name, key, value, started_s, terms, lease)
+            if computed.size_bytes > LARGE_BYTES:
+                return await asyncio.to_thread(self._framed, name, key, computed, terms)
+            return self._framed(name, key, computed, terms)
         except Exception as exc:  # noqa: BLE001  # raised there again, unless it is to be kept
             return self._failed(key, exc, started_s, terms, lease)
         except BaseException:
@@ -235,7 +243,7 @@ class Computing:
                 if lease is not None:
                     lease.release()
                 return value
-            return self._measured(name, key, value, started_s, terms, lease)
+            return self._framed(name, key, self._measured(name, key, value, started_s, terms, lease), terms)
         except Exception as exc:  # noqa: BLE001  # raised there again, unless it is to be kept
             return self._failed(key, exc, started_s, terms, lease)
         except BaseException:
@@ -251,11 +259,17 @@ class Computing:
         self._record("cache.compute_time", cost_s, "seconds", entry=name)
         # Here rather than while storing, which happens under a lock that all computations share.
         computed = self._core.measure(key, value, terms.lifetime, cost_s, terms.tags)
+        return computed if lease is None else computed._replace(lease=lease)
+
+    def _framed(self, name: str, key: Hashable, computed: Computed, terms: Terms) -> Computed:
+        """Encode the value for the tiers below, where it goes there."""
         lower = self._core.lower
         if lower is None or terms.is_local:
             return computed
-        frame, ttl_s = lower.encode(canonical_key(name, key), value, cost_s, computed.timing, terms.tags)
-        return computed._replace(frame=frame, ttl_s=ttl_s, lease=lease)
+        frame, ttl_s = lower.encode(
+            canonical_key(name, key), computed.value, computed.cost_s, computed.timing, computed.tags
+        )
+        return computed._replace(frame=frame, ttl_s=ttl_s)
 
     def _failed(self, key: Hashable, error: Exception, started_s: float, terms: Terms, lease: Any) -> Computed:
         if lease is not None:
