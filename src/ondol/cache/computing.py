@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import inspect
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from ondol.cache.computation import Computation
 from ondol.cache.computed import Computed, KeptError
 from ondol.cache.flight import SingleFlight, Work
 from ondol.cache.key_batch import KeyBatch, is_part, members
 from ondol.cache.keys import canonical_key
-from ondol.cache.lifetime import Lifetime
-from ondol.units import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -34,30 +32,20 @@ REFRESH_RETRY_S: Final = 10.0
 
 MAX_REFRESH_THREADS: Final = 4
 
-LARGE_BYTES: Final = 256 * KIB
-"""Values above this are encoded for the tiers below in a thread: compressing a megabyte of text takes some 10 ms."""
 
-
-class Computing:
+class Computing(Computation):
     """The computations of one cache.
 
     Thread-safety: every method may be called from any thread and event loop.
     """
 
     def __init__(self, core: CacheCore, clock: Clock, recorder: Recorder) -> None:
-        self._core = core
-        self._clock = clock
-        self._record = recorder
+        super().__init__(core, clock, recorder)
         self._flights: SingleFlight[Computed] = SingleFlight()
         self._fetches: SingleFlight[Computed | None] = SingleFlight()
         self.flying = self._flights.by_key
         """What is computed now, for those who only need to know whether anything is."""
-        self._lock = threading.Lock()
         self._refresh_threads = threading.BoundedSemaphore(MAX_REFRESH_THREADS)
-        self._counts = dict.fromkeys(
-            ("computations", "shared_computations", "failed_computations", "refreshes", "failed_refreshes"), 0
-        )
-        self._compute_s = 0.0
         self._shared_saved_s = 0.0
 
     async def run(self, name: str, key: Hashable, compute: Callable[[], Any | Awaitable[Any]], terms: Terms) -> Any:
@@ -211,77 +199,6 @@ class Computing:
                 "compute_seconds": self._compute_s,
                 "shared_saved_seconds": self._shared_saved_s,
             }
-
-    # One computation
-
-    async def _computed(
-        self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms, lease: Any
-    ) -> Computed:
-        started_s = self._clock.monotonic()
-        try:
-            value = compute()
-            if inspect.isawaitable(value):
-                value = await value
-            computed = self._measured(name, key, value, started_s, terms, lease)
-            if computed.size_bytes > LARGE_BYTES:
-                return await asyncio.to_thread(self._framed, name, key, computed, terms)
-            return self._framed(name, key, computed, terms)
-        except Exception as exc:  # noqa: BLE001  # raised there again, unless it is to be kept
-            return self._failed(key, exc, started_s, terms, lease)
-        except BaseException:
-            if lease is not None:
-                lease.release()
-            raise
-
-    def _computed_blocking(
-        self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms, lease: Any
-    ) -> Computed | Awaitable[Computed]:
-        started_s = self._clock.monotonic()
-        try:
-            value = compute()
-            if inspect.isawaitable(value):
-                if lease is not None:
-                    lease.release()
-                return value
-            return self._framed(name, key, self._measured(name, key, value, started_s, terms, lease), terms)
-        except Exception as exc:  # noqa: BLE001  # raised there again, unless it is to be kept
-            return self._failed(key, exc, started_s, terms, lease)
-        except BaseException:
-            if lease is not None:
-                lease.release()
-            raise
-
-    def _measured(self, name: str, key: Hashable, value: Any, started_s: float, terms: Terms, lease: Any) -> Computed:
-        cost_s = self._clock.monotonic() - started_s
-        with self._lock:
-            self._counts["computations"] += 1
-            self._compute_s += cost_s
-        self._record("cache.compute_time", cost_s, "seconds", entry=name)
-        # Here rather than while storing, which happens under a lock that all computations share.
-        computed = self._core.measure(key, value, terms.lifetime, cost_s, terms.tags)
-        return computed if lease is None else computed._replace(lease=lease)
-
-    def _framed(self, name: str, key: Hashable, computed: Computed, terms: Terms) -> Computed:
-        """Encode the value for the tiers below, where it goes there."""
-        lower = self._core.lower
-        if lower is None or terms.is_local:
-            return computed
-        frame, ttl_s = lower.encode(
-            canonical_key(name, key), computed.value, computed.cost_s, computed.timing, computed.tags
-        )
-        return computed._replace(frame=frame, ttl_s=ttl_s)
-
-    def _failed(self, key: Hashable, error: Exception, started_s: float, terms: Terms, lease: Any) -> Computed:
-        if lease is not None:
-            lease.release()
-        with self._lock:
-            self._counts["computations"] += 1
-            self._counts["failed_computations"] += 1
-        if terms.negative_ttl_s is None or not isinstance(error, terms.negative_errors):
-            raise error
-        cost_s = self._clock.monotonic() - started_s
-        lifetime = Lifetime(terms.negative_ttl_s)
-        return self._core.measure(key, KeptError(error), lifetime, cost_s, terms.tags)
 
     def _work(self, name: str, key: Hashable, work: Callable[[], Any], terms: Terms) -> Work[Computed]:
         core = self._core
