@@ -220,7 +220,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "data_dir",
         "ONDOL_DATA_DIR",
         "str",
-        "Folder of the document store, of what is learnt of models (model-estimates.json) and of the admin token.",
+        "Folder of the document store, of the cache's disk tier, of what is learnt of models and of the admin token.",
         default=".ondol",
     ),
     Setting("log_dir", "ONDOL_LOG_DIR", "str", "Folder of application.log and performance.log.", default="logs"),

@@ -71,7 +71,7 @@ def test_signature_types_and_kind_are_kept() -> None:
     checked: tuple[AsyncCachedFunction[[int], str], CachedFunction[[int], str]]
     checked = (coroutine_function, plain_function)
     assert inspect.iscoroutinefunction(checked[0])
-    assert plain_function.__name__ == "plain_function"  # type: ignore[attr-defined]  # functools.wraps sets it
+    assert plain_function.__name__ == "plain_function"
 
 
 def test_none_is_a_result() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -215,9 +216,33 @@ def test_methods_share_when_self_is_ignored() -> None:
         assert one.plain(4) == other.plain(4) == 4
         assert (one.calls, other.calls) == (2, 0)
         assert await one.method.invalidate(3, 2)
-        assert one.method.key(3) == other.method.key(3, 1)
+        assert one.method.key(3) == other.method.key(3, 1) == Service.method.key(one, 3)
+        assert await other.method.refresh(3) == 3
+        assert one.plain.refresh(4) == 4
+        assert one.plain.invalidate(4)
+        assert not Service.plain.invalidate(one, 4)
+        assert list(inspect.signature(one.method).parameters) == ["number", "scale"]
+        assert inspect.iscoroutinefunction(one.method)
+        assert inspect.iscoroutinefunction(Service.method)
+        assert one.plain.__name__ == "plain"
+        one.calls = other.calls = 0
         assert await other.method(3, 2) == 6
         assert other.calls == 1
+
+        class Sub(Service):
+            @classmethod
+            @cache.cached("made", ignore="cls")
+            def made(cls, number: int) -> int:
+                return number
+
+            @staticmethod
+            @cache.cached("free")
+            def free(number: int) -> int:
+                return number
+
+        untyped: Any = Sub  # type checkers see no descriptors behind these two
+        assert untyped.made(1) == untyped().made(1) == untyped.free(1) == untyped().free(1) == 1
+        assert await Sub().method(3, 2) == 6
 
     run_virtual(scenario)
 

@@ -7,10 +7,12 @@ import logging
 import math
 import threading
 from random import Random
+from typing import Any
 
 import pytest
 
 from ondol.cache import Cache
+from ondol.errors import ConfigurationError
 from ondol.testing import FakeClock, VirtualClock, run_virtual
 
 WAIT_S = 20
@@ -274,3 +276,52 @@ def test_the_default_time_to_live_holds_for_results_too_and_can_be_overruled() -
         assert await f() == 4
 
     run_virtual(scenario)
+
+
+def test_options_add_to_the_caches_default_time_to_live() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        cache = Cache(clock=clock, default_ttl_s=10)
+        compute = Counter()
+
+        @cache.cached("f", stale_ttl_s=30)
+        async def f() -> int:
+            return await compute()
+
+        assert await f() == 1
+        await asyncio.sleep(20)
+        assert await f() == 1  # stale, and refreshed behind
+        await asyncio.sleep(2)
+        assert await f() == 2
+
+        @Cache(clock=clock).cached("g", stale_ttl_s=30)
+        async def g() -> int:
+            return 1
+
+        with pytest.raises(ValueError, match="needs a time to live"):
+            await g()
+
+    run_virtual(scenario)
+
+
+def test_a_lookup_that_finds_a_kept_error_is_a_miss() -> None:
+    cache = Cache(policy="s3fifo")
+    with pytest.raises(OSError, match="down"):
+        cache.get_or_compute_blocking("n", "a", compute=_down, negative_ttl_s=60)
+    before = cache.get_stats()
+    assert cache.get_nowait("n", "a") is None
+    assert asyncio.run(cache.get("n", "a")) is None
+    stats = cache.get_stats()
+    assert (stats["hits"], stats["misses"]) == (before["hits"], before["misses"] + 2)
+
+
+def _down() -> int:
+    raise OSError("down")
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, None, True])
+def test_a_size_that_is_none_is_refused(size: object) -> None:
+    given: Any = lambda _value: size  # noqa: E731  # as users write it
+    cache = Cache(size_of=given)
+    with pytest.raises(ConfigurationError, match="size_of gave"):
+        cache.set_nowait("n", 1)
+    assert cache.used_bytes == 0

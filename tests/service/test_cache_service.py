@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -381,3 +384,8 @@ def test_a_finalizer_may_use_the_cache() -> None:
     assert cache.get_nowait("last words") == "bye"
     assert cache.get_nowait("holder") == 1
     assert cache.used_bytes == sum(entry.size_bytes for entry in cache._memory.entries())
+
+
+def test_a_forked_child_can_use_the_cache_whatever_the_parents_threads_were_doing() -> None:
+    script = Path(__file__).with_name("cache_forks.py")
+    assert subprocess.run([sys.executable, str(script)], check=False, timeout=100).returncode == 0

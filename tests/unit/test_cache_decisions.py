@@ -279,9 +279,10 @@ def test_ignored_arguments_are_left_out() -> None:
         ArgumentForm(plain, ["a", "z"])
 
 
-def test_an_ignored_self_need_not_be_given() -> None:
+def test_a_method_is_known_by_its_first_parameter() -> None:
     def method(self: Any, number: int = 1) -> None: ...
 
     form = ArgumentForm(method, "self")
-    assert form.parts((object(), 2), {}) == form.parts_without_receiver((2,), {}) == (2,)
-    assert ArgumentForm(plain, "a").parts_without_receiver((5,), {}) == (2, 3)
+    assert form.has_receiver
+    assert form.parts((object(), 2), {}) == (2,)
+    assert not ArgumentForm(plain, "a").has_receiver

@@ -51,8 +51,8 @@ class ArgumentForm:
         self._is_plain = not any(p.kind in _SPREAD for p in parameters)
         kept = tuple(position for position, name in enumerate(self._names) if name not in ignored)
         self._kept = None if len(kept) == len(parameters) else kept
-        self.has_receiver = bool(self._names) and self._names[0] in _RECEIVERS and self._names[0] in ignored
-        """Whether the first parameter is an ignored ``self``: who names a result may leave it out."""
+        self.has_receiver = bool(self._names) and self._names[0] in _RECEIVERS
+        """Whether it looks like a method."""
         self.labels = tuple(f"argument {self._names[position]!r}" for position in kept)
 
     def parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -67,10 +67,6 @@ class ArgumentForm:
         if self._kept is None:
             return everything
         return tuple(everything[position] for position in self._kept)
-
-    def parts_without_receiver(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Do the same for arguments without the ignored ``self``."""
-        return self.parts((None, *args), kwargs) if self.has_receiver else self.parts(args, kwargs)
 
     def _all_parts(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         if self._is_plain:

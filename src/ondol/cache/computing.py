@@ -48,6 +48,18 @@ class Computing(Computation):
         self._refresh_threads = threading.BoundedSemaphore(MAX_REFRESH_THREADS)
         self._shared_saved_s = 0.0
 
+    def hold(self) -> None:
+        """Keep all threads from beginning or ending a computation."""
+        self._flights.lock.acquire()
+        self._fetches.lock.acquire()
+        self._lock.acquire()
+
+    def let_go(self) -> None:
+        """End ``hold``."""
+        self._lock.release()
+        self._fetches.lock.release()
+        self._flights.lock.release()
+
     async def run(self, name: str, key: Hashable, compute: Callable[[], Any | Awaitable[Any]], terms: Terms) -> Any:
         """Return the value in any tier, else the result of ``compute``, shared with all who ask for it meanwhile.
 

@@ -13,13 +13,14 @@ from ondol.cache.keys import canonical_key, split_key, tail_text
 from ondol.cache.lifetime import DEFAULT_LIFETIME
 from ondol.cache.ports import Invalidation
 from ondol.cache.sizing import entry_size
+from ondol.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
     from random import Random
 
     from ondol.cache.entry import Entry
-    from ondol.cache.lifetime import Lifetime
+    from ondol.cache.lifetime import Lifetime, Timing
     from ondol.cache.lower import LowerTiers
     from ondol.cache.memory import MemoryTier
     from ondol.cache.shelf import Shelf
@@ -75,15 +76,35 @@ class CacheCore:
             self.is_enabled and self.lower is None and self._size_of is None and self.lifetime == DEFAULT_LIFETIME
         )
 
+    def hold(self) -> None:
+        """Wait until no thread is in the middle of something, and keep it so: a fork is about to happen."""
+        self.computing.hold()
+        self.memory.lock.acquire()
+
+    def let_go(self) -> None:
+        """End ``hold``."""
+        self.memory.lock.release()
+        self.computing.let_go()
+
+    def forked(self) -> None:
+        """In a forked child: nobody here brings to an end what the parent computes."""
+        self.computing.detach_where(lambda _name, _key: True)
+
     # Looking up
 
     def find(self, name: str, key: Hashable, default: Any) -> Any:
         """Return the value in memory, or ``default``; counted. A kept error counts as nothing there."""
         entry = self.memory.lookup(name, key)
-        if entry is None or type(entry.value) is KeptError:
+        if entry is None:
             self.memory.count_miss(name)
             return default
-        return entry.value
+        return self._value(entry, default)
+
+    def _value(self, entry: Entry, default: Any) -> Any:
+        if type(entry.value) is not KeptError:
+            return entry.value
+        self.memory.take_back_hit(entry)
+        return default
 
     async def find_below(self, name: str, key: Hashable, default: Any) -> Any:
         """Return the value from the fastest tier that has it, kept in memory from then on, or ``default``; counted."""
@@ -92,7 +113,7 @@ class CacheCore:
             return self.find(name, key, default)
         entry = self.memory.lookup(name, key)
         if entry is not None:
-            return default if type(entry.value) is KeptError else entry.value
+            return self._value(entry, default)
         self.memory.count_miss(name)
         computed = await self.computing.fetch(name, key)
         if computed is None:
@@ -114,7 +135,7 @@ class CacheCore:
 
     def _taken(self, name: str, entry: Entry | None, computed: Computed | None) -> Any:
         if entry is not None:
-            return MISSING if type(entry.value) is KeptError else entry.value
+            return self._value(entry, MISSING)
         if computed is None:
             return MISSING
         self.memory.count_lower_hit(name, computed.cost_s)
@@ -135,16 +156,14 @@ class CacheCore:
     ) -> None:
         """Keep ``value``; a computation under way for the same key is older and will not replace it."""
         if not self.is_enabled:
+            if self.lower is not None:  # what lies there is older, and must not come back when switched on
+                self.lower.invalidate(Invalidation("keys", (canonical_key(name, key),)))
             return
         self.computing.detach(name, key)
         timing = (
             None if lifetime is DEFAULT_LIFETIME else lifetime.begin(self._clock.monotonic(), self._random.random())
         )
-        size_of = self._size_of
-        if size_of is None:
-            size_bytes = entry_size(key, value, has_timing=timing is not None, tag_count=len(tags))
-        else:
-            size_bytes = size_of(value)
+        size_bytes = self._entry_bytes(key, value, timing, tags)
         if not self.memory.store(name, key, value, size_bytes, cost_s, timing, tags):
             self._warn_of_size(name)
         if self.lower is not None:
@@ -154,6 +173,9 @@ class CacheCore:
         """Keep what a computation or a lower tier gave, in memory."""
         if not self.is_enabled:
             return
+        if computed.is_from_below and self._size_of is not None:
+            size_bytes = self._entry_bytes(key, computed.value, computed.timing, computed.tags)
+            computed = computed._replace(size_bytes=size_bytes)
         is_kept = self.memory.store(
             name, key, computed.value, computed.size_bytes, computed.cost_s, computed.timing, computed.tags
         )
@@ -163,14 +185,19 @@ class CacheCore:
     def measure(self, key: Hashable, value: Any, lifetime: Lifetime, cost_s: float, tags: tuple[str, ...]) -> Computed:
         """Return ``value`` with its size and times; outside of any lock, as a large value takes a moment to size."""
         timing = lifetime.begin(self._clock.monotonic(), self._random.random())
-        size_of = self._size_of
-        if size_of is None or isinstance(value, KeptError):
-            size_bytes = entry_size(key, value, has_timing=timing is not None, tag_count=len(tags))
-        else:
-            size_bytes = size_of(value)
+        size_bytes = self._entry_bytes(key, value, timing, tags)
         if timing is not None and isinstance(value, KeptError):
             timing.calm_until_s = -math.inf  # whoever finds it has to look at what it is
         return Computed(value, cost_s, size_bytes, timing, tags)
+
+    def _entry_bytes(self, key: Hashable, value: Any, timing: Timing | None, tags: tuple[str, ...]) -> int:
+        size_of = self._size_of
+        if size_of is None or isinstance(value, KeptError):
+            return entry_size(key, value, has_timing=timing is not None, tag_count=len(tags))
+        size_bytes = size_of(value)
+        if type(size_bytes) is not int or size_bytes < 0:
+            raise ConfigurationError(f"size_of gave {size_bytes!r}: it must return a whole number of bytes, 0 or more")
+        return size_bytes
 
     # Dropping
 
@@ -272,9 +299,10 @@ class CacheCore:
         shelf.has_warned = True
         bound_bytes = min(self.memory.max_bytes, shelf.partition.max_bytes)
         logger.warning(
-            "cache: an entry of %r is larger than the whole cache or its quota (%d bytes) and is not kept; "
-            "raise CACHE_MEMORY_LIMIT_MB or cache something smaller (said once per name)",
+            "cache: an entry of %r is larger than %s (%d bytes) and is not kept in memory; raise that, "
+            "or cache something smaller (said once per name)",
             name,
+            "the whole cache" if shelf.partition.max_bytes >= self.memory.max_bytes else "the quota of its name",
             bound_bytes,
             extra={"fields": {"entry": name, "max_bytes": bound_bytes}},
         )

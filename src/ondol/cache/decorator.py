@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from ondol.cache.arguments import ArgumentForm
 from ondol.cache.entry import FOREVER
 from ondol.cache.keys import canonical_key, shelf_key
-from ondol.cache.lifetime import DEFAULT_LIFETIME
+from ondol.cache.lifetime import Lifetime
 from ondol.cache.options import checked_terms
 from ondol.cache.tags import checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable, Iterable
+    from collections.abc import Callable, Coroutine, Hashable
     from typing import Unpack
 
     from ondol.cache.cache import Cache
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ondol.cache.options import DecoratorOptions
 
 __all__ = ["AsyncCachedFunction", "CacheDecorator", "CacheResult", "CachedFunction", "make_cache_result"]
+
+_SOME_LIFETIME: Final = Lifetime(1.0)
+"""Stands for the cache's default while decorating, when there is no cache to ask yet."""
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -40,11 +43,17 @@ class CachedFunction(Protocol[P, R_co]):
         """Return the cached result, or compute it; threads that ask at the same time share one computation."""
         ...
 
+    @property
+    def __name__(self) -> str:
+        """The function's."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> CachedFunction[P, R_co]: ...
+    @overload
     def __get__(
         self: CachedFunction[Concatenate[S, Q], R_co], instance: S, owner: type[S] | None = None, /
-    ) -> CachedFunction[Q, R_co]:
-        """Return it as a method of ``instance``."""
-        ...
+    ) -> CachedFunction[Q, R_co]: ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Forget the result for these arguments; return whether memory had one."""
@@ -66,11 +75,17 @@ class AsyncCachedFunction(Protocol[P, T_co]):
         """Return the cached result, or compute it; all who ask at the same time share one computation."""
         ...
 
+    @property
+    def __name__(self) -> str:
+        """The function's."""
+        ...
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> AsyncCachedFunction[P, T_co]: ...
+    @overload
     def __get__(
         self: AsyncCachedFunction[Concatenate[S, Q], T_co], instance: S, owner: type[S] | None = None, /
-    ) -> AsyncCachedFunction[Q, T_co]:
-        """Return it as a method of ``instance``."""
-        ...
+    ) -> AsyncCachedFunction[Q, T_co]: ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]:
         """Forget the result for these arguments; return whether memory had one."""
@@ -118,7 +133,7 @@ def make_cache_result(resolve: Callable[[], Cache]) -> CacheResult:
     def cache_result(name: str, **options: Unpack[DecoratorOptions]) -> CacheDecorator:
         if not isinstance(name, str):
             raise TypeError(f"the cache decorator needs a name: @cache_result('my_function'), not {name!r}")
-        _checked(options)
+        _checked(options, _SOME_LIFETIME)
 
         def decorate(function: Callable[..., Any]) -> Any:
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -126,33 +141,36 @@ def make_cache_result(resolve: Callable[[], Cache]) -> CacheResult:
                     f"{function!r} is a generator function: what it yields can be taken once and not be kept"
                 )
             binding = _Binding(lambda: resolve().core, str(name), options, function)
-            is_async = inspect.iscoroutinefunction(function)
-            return _async_wrapper(binding) if is_async else _plain_wrapper(binding)
+            wrapper = _async_wrapper(binding) if inspect.iscoroutinefunction(function) else _plain_wrapper(binding)
+            return _Method(wrapper) if binding.form.has_receiver else wrapper
 
         return cast("CacheDecorator", decorate)
 
     return cache_result
 
 
-def _checked(options: DecoratorOptions) -> tuple[Terms, bool, Callable[..., Iterable[str]] | None]:
-    """Return the terms, whether they leave the lifetime to the cache's default, and what gives the tags of a call."""
+def _checked(options: DecoratorOptions, base: Lifetime) -> Terms:
+    """Return the terms but for the tags of a call, where a function gives these."""
     rest: dict[str, Any] = {name: value for name, value in options.items() if name != "ignore"}
-    tags_of = rest.pop("tags") if callable(rest.get("tags")) else None
-    terms = checked_terms(rest, DEFAULT_LIFETIME)
-    return terms, terms.lifetime is DEFAULT_LIFETIME, tags_of
+    if callable(rest.get("tags")):
+        del rest["tags"]
+    return checked_terms(rest, base)
 
 
 class _Binding:
     """What both kinds of wrapper need: the function, its entries' name, and how to reach the cache."""
 
-    __slots__ = ("_has_default_life", "_tags_of", "_terms", "core", "form", "function", "name")
+    __slots__ = ("_known_terms", "_options", "_tags_of", "core", "form", "function", "name")
 
     def __init__(
         self, core: Callable[[], CacheCore], name: str, options: DecoratorOptions, function: Callable[..., Any]
     ) -> None:
         self.core = core
         self.name = name
-        self._terms, self._has_default_life, self._tags_of = _checked(options)
+        self._options = options
+        tags: Any = options.get("tags")
+        self._tags_of = tags if callable(tags) else None
+        self._known_terms: tuple[Lifetime, Terms] | None = None
         self.function = function
         self.form = ArgumentForm(function, options.get("ignore", ()))
 
@@ -164,20 +182,47 @@ class _Binding:
         """
         return shelf_key(self.name, self.form.parts(args, kwargs), self.form.labels)
 
-    def control_key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """Do the same for arguments without an ignored ``self``."""
-        return shelf_key(self.name, self.form.parts_without_receiver(args, kwargs), self.form.labels)
-
     def canonical(self, *args: Any, **kwargs: Any) -> str:
         """Return the canonical key of a call with these arguments."""
-        return canonical_key(self.name, self.control_key(args, kwargs))
+        return canonical_key(self.name, self.shelf_key(args, kwargs))
 
     def terms(self, core: CacheCore, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Terms:
-        """Return how the result of this call is kept."""
-        terms = self._terms._replace(lifetime=core.lifetime) if self._has_default_life else self._terms
+        """Return how the result of this call is kept; what the options do not say is as the cache has it."""
+        known = self._known_terms
+        if known is None or known[0] is not core.lifetime:
+            known = self._known_terms = (core.lifetime, _checked(self._options, core.lifetime))
+        terms = known[1]
         if self._tags_of is not None:
             terms = terms._replace(tags=checked_tags(self._tags_of(*args, **kwargs)))
         return terms
+
+
+class _Method:
+    """A cached function that takes ``self``: looked up on an object, it and what belongs to it are bound to that."""
+
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = wrapper
+        functools.update_wrapper(self, wrapper)
+        _with_controls(self, wrapper.invalidate, wrapper.refresh, wrapper.key)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._wrapper(*args, **kwargs)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        wrapper = self._wrapper
+        if instance is None:
+            return wrapper
+        # A partial, which inspect and asyncio see through, and which takes attributes, as a bound method does not.
+        bound = functools.update_wrapper(functools.partial(wrapper, instance), wrapper)
+        bound.__signature__ = _without_first(wrapper)  # type: ignore[attr-defined]  # what inspect looks for
+        return _with_controls(
+            bound, *(functools.partial(each, instance) for each in (wrapper.invalidate, wrapper.refresh, wrapper.key))
+        )
+
+
+def _without_first(function: Any) -> inspect.Signature:
+    signature = inspect.signature(function)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _hit(core: CacheCore, name: str, key: Hashable) -> Any:
@@ -219,7 +264,7 @@ def _async_wrapper(binding: _Binding) -> Any:
         return await core.computing.renew(name, key, compute, binding.terms(core, args, kwargs))
 
     async def invalidate(*args: Any, **kwargs: Any) -> bool:
-        return resolve().discard(name, binding.control_key(args, kwargs))
+        return resolve().discard(name, binding.shelf_key(args, kwargs))
 
     return _with_controls(wrapper, invalidate, refresh, binding.canonical)
 
@@ -247,7 +292,7 @@ def _plain_wrapper(binding: _Binding) -> Any:
         return core.computing.renew_blocking(name, key, compute, binding.terms(core, args, kwargs))
 
     def invalidate(*args: Any, **kwargs: Any) -> bool:
-        return resolve().discard(name, binding.control_key(args, kwargs))
+        return resolve().discard(name, binding.shelf_key(args, kwargs))
 
     return _with_controls(wrapper, invalidate, refresh, binding.canonical)
 

@@ -117,7 +117,7 @@ class SingleFlight(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self.by_key: dict[Hashable, _Flight[T]] = {}
 
     def __len__(self) -> int:
@@ -183,7 +183,7 @@ class SingleFlight(Generic[T]):
     def start(self, key: Hashable, work: Work[T]) -> bool:
         """Let a task of the running loop compute ``key`` with nobody waiting; return false when that is under way."""
         loop = asyncio.get_running_loop()
-        with self._lock:
+        with self.lock:
             flight = self.by_key.get(key)
             if flight is not None and not flight.is_stranded():
                 return False
@@ -194,23 +194,23 @@ class SingleFlight(Generic[T]):
     def detach(self, key: Hashable) -> None:
         """Let the flight of ``key`` end for those who wait, without commit; who comes later starts a new one."""
         if self.by_key:
-            with self._lock:
+            with self.lock:
                 self.by_key.pop(key, None)
 
     def detach_where(self, matches: Callable[[Any], object]) -> None:
         """Detach every flight whose key ``matches``."""
-        with self._lock:
+        with self.lock:
             for key in [key for key in self.by_key if matches(key)]:
                 del self.by_key[key]
 
     def detach_tagged(self, tags: tuple[str, ...]) -> None:
         """Detach every flight that has any of ``tags``."""
-        with self._lock:
+        with self.lock:
             for key in [key for key, flight in self.by_key.items() if not set(tags).isdisjoint(flight.tags)]:
                 del self.by_key[key]
 
     def _board(self, key: Hashable, loop: asyncio.AbstractEventLoop | None, work: Work[T]) -> _Seat[T]:
-        with self._lock:
+        with self.lock:
             flight = self.by_key.get(key)
             is_leader = flight is None or flight.is_stranded()
             if flight is None or is_leader:
@@ -259,7 +259,7 @@ class SingleFlight(Generic[T]):
 
     def _land(self, flight: _Flight[T], work: Work[T]) -> None:
         """Commit the result if it is still wanted and wake all who wait; only the first call does anything."""
-        with self._lock:
+        with self.lock:
             if flight.has_landed:
                 return
             flight.has_landed = True
@@ -277,7 +277,7 @@ class SingleFlight(Generic[T]):
 
     def _leave(self, flight: _Flight[T], waiter: _Waiter) -> None:
         """Stop waiting; a computation that nobody waits for any more is cancelled."""
-        with self._lock:
+        with self.lock:
             flight.waiters.discard(waiter)
             if flight.has_landed or flight.waiters:
                 return

@@ -113,10 +113,11 @@ class LowerTiers:
     ) -> tuple[bytes | None, float | None]:
         """Return the frame of a value, ``None`` when it cannot be encoded (counted), and for how long it is kept."""
         now_s, wall_s = self._clock.monotonic(), self._clock.wall()
-        ttl_s = fresh_s = idle_s = None
+        ttl_s = fresh_s = idle_s = kept_s = None
         if timing is not None:
             idle_s = timing.idle_ttl_s
             ttl_s = None if math.isinf(timing.leaves_at_s) else timing.leaves_at_s - now_s
+            kept_s = min((s for s in (ttl_s, idle_s) if s is not None), default=None)
             fresh_s = None if math.isinf(timing.fresh_until_s) else timing.fresh_until_s - now_s
         stored = StoredEntry(
             value=value,
@@ -128,7 +129,7 @@ class LowerTiers:
             tags=tags,
         )
         try:
-            return encode_frame(key, stored), ttl_s
+            return encode_frame(key, stored), kept_s
         except UnencodableValueError as exc:
             self._count_unencodable(key, exc)
             return None, None
@@ -213,9 +214,14 @@ class LowerTiers:
             ttl_s = None if stored.expires_at_s is None else stored.expires_at_s - wall_s
             if ttl_s is not None and ttl_s <= 0:
                 return None
+            if stored.idle_ttl_s is not None and stored.created_at_s + stored.idle_ttl_s <= wall_s:
+                return None  # nobody knows below whether it was used; in memory it would have left by now if not
             fresh_s = math.inf if stored.fresh_until_s is None else stored.fresh_until_s - wall_s
             leaves_at_s = math.inf if ttl_s is None else now_s + ttl_s
             timing = Timing(leaves_at_s, now_s + fresh_s, stored.idle_ttl_s, now_s)
+            if stored.idle_ttl_s is not None:
+                idle_left_s = stored.created_at_s + stored.idle_ttl_s - wall_s
+                ttl_s = idle_left_s if ttl_s is None else min(ttl_s, idle_left_s)
         with self._lock:
             self._saved_s[tier] += stored.cost_s
         name_key = split_key(key)[1]

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.core import CacheCore
+from ondol.cache.forks import guard_forks
 from ondol.cache.lifetime import LifetimeOptions, checked_lifetime
 from ondol.cache.memory import MemoryTier
 from ondol.cache.policies import make_policy
@@ -99,6 +100,7 @@ class ManagedCache:
         self._policy, self._random = policy, random
         self._reports = CacheReports(recorder, self.get_stats)
         self._sweeper = Sweeper(self._memory.sweep, self._reports.report)
+        guard_forks(self._core)
         # What a hit needs, one look away:
         self._shelves = self._memory.shelves.by_name
         self._now_s = clock.monotonic

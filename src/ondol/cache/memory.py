@@ -99,6 +99,14 @@ class MemoryTier(EntryTables):
         with self.lock:
             self.shelves.figures(name).misses += 1
 
+    def take_back_hit(self, entry: Entry) -> None:
+        """Turn a hit into a miss: what was found is no value."""
+        with self.lock:
+            shelf = entry.shelf
+            shelf.hits -= 1
+            shelf.saved_s -= entry.cost_s
+            shelf.misses += 1
+
     def count_lower_hit(self, name: str, saved_s: float) -> None:
         """Turn a miss into a lookup that a lower tier answered, and count the seconds of computing that this saved."""
         with self.lock:

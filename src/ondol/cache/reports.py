@@ -1,7 +1,7 @@
 """service: what the cache tells the monitor while it runs.
 
 Every five seconds: ``cache.hit_rate`` (percent, of the lookups since the last time, once there were 20),
-``cache.used_bytes``, ``cache.max_bytes``, ``cache.entries``, and since the last time ``cache.evictions`` (by reason),
+``cache.used_bytes``, ``cache.max_bytes``, ``cache.entries``, and since the last time ``cache.left`` (by reason),
 ``cache.saved_time`` (seconds of computing that hits saved), ``cache.tier_hits`` and ``cache.tier_failures`` (by tier).
 """
 
@@ -45,10 +45,10 @@ class CacheReports:
         self._record("cache.max_bytes", stats["max_bytes"], "bytes")
         self._record("cache.entries", stats["entries"], "entries")
         for reason, count in stats["left"].items():
-            self._grown("cache.left", count, "entries", "reason", reason)
+            self._grown("cache.left", count, "count", "reason", reason)
         self._grown("cache.saved_time", stats["saved_seconds"], "seconds", "", "")
         for tier, figures in stats.get("tiers", {}).items():
-            self._grown("cache.tier_hits", figures["hits"], "entries", "tier", tier)
+            self._grown("cache.tier_hits", figures["hits"], "count", "tier", tier)
             self._grown("cache.tier_failures", _total(figures.get("failures", 0)), "count", "tier", tier)
 
     def _report_hit_rate(self, hits: int, lookups: int) -> None:

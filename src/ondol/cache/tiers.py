@@ -156,7 +156,8 @@ class Tiers:
 
     def _gap(self) -> None:
         """Drop all that may have been invalidated by others without our knowing."""
-        logger.warning("cache: what other processes invalidated meanwhile is not known; memory and disk are emptied")
+        if len(self._core.memory) or (self._disk is not None and self._disk.get_stats()["entries"]):
+            logger.warning("cache: what others invalidated meanwhile is not known; memory and disk are emptied")
         if self._disk is not None:
             self._disk.invalidate(Invalidation("all"))
         self._core.clear(is_announced=False)

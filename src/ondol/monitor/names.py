@@ -46,8 +46,13 @@ _PER_SECOND: Final = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6}
 
 _GAUGE_PREFIXES: Final = ("system.", "process.")
 _GAUGE_UNITS: Final = frozenset({"percent", "ratio"})
-_LEVELS: Final = frozenset({"cache.used_bytes", "cache.entries", "tuning.cache_bound_bytes"})
-_COUNTER_SUFFIXES: Final = ("errors", "failures", "evictions", "decisions", ".cancelled")
+_LEVELS: Final = frozenset(
+    {
+        *("cache.used_bytes", "cache.max_bytes", "cache.entries", "cache.disk.used_bytes", "cache.disk.entries"),
+        "tuning.cache_bound_bytes",
+    }
+)
+_COUNTER_SUFFIXES: Final = ("errors", "failures", "evictions", "decisions", ".cancelled", "cache.left", "tier_hits")
 
 
 def check_name(name: object) -> str:
