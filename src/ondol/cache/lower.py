@@ -148,9 +148,7 @@ class LowerTiers:
         if computed.lease is not None:
             computed.lease.commit(frame, ttl_s=computed.ttl_s, tags=computed.tags)
         elif self.shared is not None:
-            if is_announced:
-                self.shared.invalidate(Invalidation("keys", (key,)))
-            self.shared.put(key, frame, ttl_s=computed.ttl_s, tags=computed.tags)
+            self.shared.put(key, frame, ttl_s=computed.ttl_s, tags=computed.tags, is_announced=is_announced)
 
     def keep(
         self,

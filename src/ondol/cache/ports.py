@@ -105,6 +105,8 @@ class Put(NamedTuple):
     tags: tuple[str, ...] = ()
     token: str | None = None
     stamp: int = 0
+    is_announced: bool = False
+    """Whether other processes are told once it is kept, as they may hold an older value."""
 
 
 class SharedStore(Protocol):
@@ -167,6 +169,10 @@ class SharedStore(Protocol):
         Returns:
             How many values went. From then on no value is found, or kept, whose computation began before the call.
         """
+        ...
+
+    async def announce(self, keys: Sequence[str], sender: str) -> int:
+        """Write into the log that the values of ``keys`` are new, without dropping them; return how many they are."""
         ...
 
     async def position(self) -> LogPosition:
