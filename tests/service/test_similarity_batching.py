@@ -9,7 +9,7 @@ import pytest
 from ondol.cache import Cache
 from ondol.errors import AlreadyClosedError, ModelError, ModelLoadError
 from ondol.similarity import EMBEDDERS
-from ondol.similarity.embedding import CACHE_NAME, TextEmbedder
+from ondol.similarity.embedding import CACHE_NAME, TextEmbedder, cache_parts
 from ondol.testing import run_virtual
 from tests.service.similarity_fakes import DEFAULT, E5, FakePool
 
@@ -67,10 +67,10 @@ def test_the_second_time_comes_from_the_cache_with_its_cost() -> None:
         embedder = TextEmbedder(pool, cache, clock=clock)
         (first,) = await embedder.embed(INFO, ["text"], "passage")
         (second,) = await embedder.embed(INFO, ["text"], "query")
-        assert second is first
-        assert cache.get_nowait(CACHE_NAME, DEFAULT, "passage", "text") is first
+        assert second.row is first.row
+        assert cache.get_nowait(CACHE_NAME, *cache_parts(INFO, "query", "text")) is first.row
         assert not first.vector.flags.writeable
-        assert first.vector.base is None
+        assert first.row.base is None
         assert len(pool.models[DEFAULT].calls) == 1
         assert embedder.get_stats()["cached_texts"] == 1
 
@@ -110,7 +110,7 @@ def test_passages_for_the_store_do_not_fill_the_cache() -> None:
         _first, (second,) = await asyncio.gather(
             embedder.embed(INFO, ["both"], "passage", is_kept=False), embedder.embed(INFO, ["both"], "passage")
         )
-        assert cache.get_nowait(CACHE_NAME, DEFAULT, "passage", "both") is second
+        assert cache.get_nowait(CACHE_NAME, *cache_parts(INFO, "passage", "both")) is second.row
 
     run_virtual(scenario)
 

@@ -257,11 +257,16 @@ def _embed(embedder: Embedder, texts: list[str], kind: Kind) -> list[EmbeddedTex
             f"the model {embedder.name!r} gave vectors of shape {vectors.shape} for {len(texts)} texts; "
             f"({len(texts)}, {embedder.dimension}) was expected"
         )
-    return [EmbeddedText(_own(row), count) for row, count in zip(vectors, embedder.count_tokens(texts), strict=True)]
+    counts = embedder.count_tokens(texts)
+    return [_embedded(vector, count) for vector, count in zip(vectors, counts, strict=True)]
 
 
-def _own(row: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _embedded(vector: npt.NDArray[np.float32], token_count: int) -> EmbeddedText:
     """Return a read-only copy: a view of the batch would keep the whole batch in memory."""
-    vector = row.copy()
-    vector.flags.writeable = False
-    return vector
+    import numpy as np  # noqa: PLC0415  # the model has imported it by now
+
+    row = np.empty(len(vector) + 1, dtype=np.float32)
+    row[:-1] = vector
+    row[-1] = token_count
+    row.flags.writeable = False
+    return EmbeddedText(row)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ondol.recorder import discard
 from ondol.similarity.batching import TextBatcher
+from ondol.similarity.records import EmbeddedText
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,16 +17,33 @@ if TYPE_CHECKING:
     from ondol.similarity.batching import ComputedText
     from ondol.similarity.embedders.info import EmbedderInfo
     from ondol.similarity.ports import EmbeddingCache, ModelLeases
-    from ondol.similarity.records import EmbeddedText, Kind
+    from ondol.similarity.records import Kind
 
-__all__ = ["CACHE_NAME", "TextEmbedder"]
+__all__ = ["CACHE_NAME", "CacheParts", "TextEmbedder", "cache_parts"]
 
 CACHE_NAME: Final = "embedding"
-"""Name of the cache entries; their parts are model, kind and text."""
+"""Name of the cache entries; :func:`cache_parts` tells them apart."""
+
+CacheParts: TypeAlias = "tuple[str, Kind, str]"
+_Wanted: TypeAlias = "dict[CacheParts, EmbeddedText | None]"
+
+_new: Final = tuple.__new__
+"""Makes a named tuple in half the time that its own constructor takes."""
+
+
+def cache_parts(info: EmbedderInfo, kind: Kind, text: str) -> CacheParts:
+    """Return under which parts the cache keeps a text's row: model and its version, kind, text.
+
+    Entries outlive this process, and others share them: another version of a model may give other vectors.
+    """
+    return _versioned(info.name, info.package), info.effective_kind(kind), text
 
 
 class TextEmbedder:
     """Gives each text's vector: from the cache, else computed in a batch with what others ask for.
+
+    What the cache keeps are plain rows of numbers, which its tiers below the memory take as well: texts that another
+    process embedded, or this one before a restart, are not computed again.
 
     Thread-safety: none; used on one event loop at a time.
     """
@@ -41,6 +60,7 @@ class TextEmbedder:
         self._cache = cache
         self._batcher = TextBatcher(pool, keep=self._store, clock=clock, recorder=recorder)
         self._cached_texts = 0
+        self._lookups: dict[int, _Wanted] = {}
 
     async def embed(
         self, info: EmbedderInfo, texts: Sequence[str], kind: Kind, *, is_urgent: bool = True, is_kept: bool = True
@@ -58,19 +78,11 @@ class TextEmbedder:
             ModelError: the model cannot be loaded or does not work.
         """
         kind = info.effective_kind(kind)
-        found: dict[str, EmbeddedText] = {}
-        missing: dict[str, None] = {}
-        for text in texts:
-            if text in found or text in missing:
-                continue
-            held = self._cache.get_nowait(CACHE_NAME, info.name, kind, text)
-            if held is None:
-                missing[text] = None
-            else:
-                found[text] = cast("EmbeddedText", held)
-        self._cached_texts += len(found)
-        computed = await self._batcher.embed(info, list(missing), kind, is_urgent=is_urgent, is_kept=is_kept)
-        found.update((text, each.embedded) for text, each in zip(missing, computed, strict=True))
+        found = await self._find(info, texts, kind)
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        if missing:
+            computed = await self._batcher.embed(info, missing, kind, is_urgent=is_urgent, is_kept=is_kept)
+            found.update((text, each.embedded) for text, each in zip(missing, computed, strict=True))
         return [found[text] for text in texts]
 
     async def close(self) -> None:
@@ -81,5 +93,46 @@ class TextEmbedder:
         """Return how many texts were computed, in how many batches, and how many came from the cache."""
         return {**self._batcher.get_stats(), "cached_texts": self._cached_texts}
 
+    async def _find(self, info: EmbedderInfo, texts: Sequence[str], kind: Kind) -> dict[str, EmbeddedText]:
+        """Return what the cache has, and what was computed while its tiers were asked; for its memory nobody waits."""
+        model, shape = _versioned(info.name, info.package), (info.dimension + 1,)
+        wanted: _Wanted = {(model, kind, text): None for text in texts}
+        self._lookups[id(wanted)] = wanted
+        try:
+            if len(wanted) > 1:
+                held = await self._cache.get_many(CACHE_NAME, wanted)
+            else:  # by far the most frequent; this is faster
+                held = {parts: await self._cache.get(CACHE_NAME, *parts) for parts in wanted}
+        finally:
+            del self._lookups[id(wanted)]
+        found = {
+            parts[2]: _new(EmbeddedText, (row,))
+            for parts, row in held.items()
+            # What lies in a shared tier may be anybody's.
+            if getattr(row, "shape", None) == shape and row.dtype.char == "f"
+        }
+        self._cached_texts += len(found)
+        if len(found) < len(wanted):
+            found |= {parts[2]: computed for parts, computed in wanted.items() if computed is not None}
+        return found
+
     def _store(self, info: EmbedderInfo, kind: Kind, text: str, computed: ComputedText) -> None:
-        self._cache.set_nowait(CACHE_NAME, computed.embedded, info.name, kind, text, cost_seconds=computed.cost_seconds)
+        parts = cache_parts(info, kind, text)
+        # Not announced: what others hold of this text is as good.
+        self._cache.set_nowait(
+            CACHE_NAME, computed.embedded.row, *parts, cost_seconds=computed.cost_seconds, is_announced=False
+        )
+        for wanted in self._lookups.values():
+            if parts in wanted:
+                wanted[parts] = computed.embedded
+
+
+@cache
+def _versioned(name: str, package: str) -> str:
+    """Return a model's name with the version of the package that it ships in."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415  # not before the first embedding
+
+    try:
+        return f"{name}@{version(package)}"
+    except PackageNotFoundError:  # a module that nobody installed as a package
+        return name

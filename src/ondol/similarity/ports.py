@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     import numpy as np
@@ -46,10 +46,16 @@ class ModelLeases(Protocol):
 class EmbeddingCache(Protocol):
     """What the room needs of :class:`ondol.cache.Cache`."""
 
-    def get_nowait(self, name: str, *parts: object, default: Any = None) -> Any:
-        """Return the entry's value, or ``default``."""
+    async def get(self, name: str, /, *parts: object, default: Any = None) -> Any:
+        """Return the entry's value, or ``default``; does not wait for what is in memory."""
         ...
 
-    def set_nowait(self, name: str, value: Any, *parts: object, cost_seconds: float = 0.0) -> None:
-        """Store ``value``, which took ``cost_seconds`` to compute."""
+    async def get_many(self, name: str, parts: Iterable[Any]) -> dict[Any, Any]:
+        """Return the values of those entries that there are, by their parts; does not wait for what is in memory."""
+        ...
+
+    def set_nowait(
+        self, name: str, value: Any, /, *parts: object, cost_seconds: float = 0.0, is_announced: bool = True
+    ) -> None:
+        """Store ``value``, which took ``cost_seconds``; tell other processes that it changed if ``is_announced``."""
         ...

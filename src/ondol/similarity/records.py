@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
-    "RECORD_OVERHEAD_BYTES",
     "EmbeddedText",
     "EmbeddingBatch",
     "Kind",
@@ -29,21 +28,22 @@ Kind = Literal["query", "passage"]
 Progress: TypeAlias = "Callable[[int, int], None]"
 """Called on the event loop with (done, total) as long work goes on."""
 
-RECORD_OVERHEAD_BYTES: Final = 200
-"""What one :class:`EmbeddedText` takes beside the numbers: the record, the array's header, the count."""
 
+class EmbeddedText(NamedTuple):
+    """One text's vector and token count, in one row of numbers: what the cache keeps is the row as it is."""
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedText:
-    """One text's vector, ``(d,) float32``, read-only and of length 1, and how many tokens the model read."""
-
-    vector: npt.NDArray[np.float32]
-    token_count: int
+    row: npt.NDArray[np.float32]
+    """``(d + 1,) float32``, read-only: the vector, then the token count, which is exact up to 16,777,216."""
 
     @property
-    def nbytes(self) -> int:
-        """Bytes it takes in memory."""
-        return self.vector.nbytes + RECORD_OVERHEAD_BYTES
+    def vector(self) -> npt.NDArray[np.float32]:
+        """The vector, ``(d,) float32``, read-only and of length 1."""
+        return self.row[:-1]
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens the model read."""
+        return int(self.row.item(-1))
 
 
 @dataclass(frozen=True, slots=True)
