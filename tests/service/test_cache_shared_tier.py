@@ -220,6 +220,32 @@ def test_a_value_put_while_another_process_invalidates_does_not_stay() -> None:
     run(scenario)
 
 
+def test_who_comes_while_the_answer_to_a_commit_is_on_its_way_is_not_given_what_was_invalidated_meanwhile() -> None:
+    async def scenario(processes: Processes) -> None:
+        late: list[asyncio.Task[Claimed]] = []
+
+        async def put_many(puts: Any) -> list[bool]:
+            done = [processes.server.put(put) for put in puts]
+            # In its own name, so that it does not learn of it sooner from the log.
+            processes.server.invalidate(Invalidation("keys", (KEY,)), processes.one.engine._sender)
+            late.append(asyncio.create_task(processes.claim(processes.one)))
+            await asyncio.sleep(0.1)
+            return done
+
+        holder = await processes.claim(processes.one)
+        early = await waits(processes, processes.one)
+        processes.one.store.put_many = put_many  # type: ignore[method-assign, assignment]
+        commit(holder, b"outdated")
+        assert (await early).frame == b"outdated"  # it had asked before the invalidation
+        fresh = await late[0]
+        assert fresh.frame is None
+        assert fresh.lease is not None
+        fresh.lease.release()
+        await asyncio.sleep(SLACK_S)
+
+    run(scenario)
+
+
 # On real time, with the tier's own thread.
 
 FAST = SharedParams(probe_s=0.01, max_probe_s=0.02, settle_s=0.02, log_wait_s=0.05, lease_s=5.0)

@@ -31,3 +31,5 @@ class TierOptions(NamedTuple):
     """What tells the entries of this application from others on the same server."""
     lease_s: float = 5.0
     """How long others wait for a process that computes and was killed."""
+    timeout_s: float = 0.2
+    """How long one round trip to the shared store may take before it counts as failed."""

@@ -215,4 +215,4 @@ def _redis_store(options: TierOptions) -> SharedStore:
     from ondol.cache.adapters.redis_store import RedisStore  # noqa: PLC0415  # imports the optional client
 
     assert options.redis_url is not None
-    return RedisStore(options.redis_url, namespace=options.namespace)
+    return RedisStore(options.redis_url, namespace=options.namespace, timeout_s=options.timeout_s)
