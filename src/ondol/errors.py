@@ -100,6 +100,10 @@ class UnstableKeyError(CacheError, TypeError):
     """A value was used as part of a key that has no stable, collision-free form."""
 
 
+class StoreUnavailableError(CacheError):
+    """A store (of documents, or of a cache's tier) cannot be read or written; ``__cause__`` holds the reason."""
+
+
 class CorruptEntryError(CacheError):
     """Bytes that were to be a stored entry are not one: damaged, cut off, of another key or of an unknown version."""
 
@@ -207,10 +211,6 @@ class InvalidTextError(SimilarityError, ValueError):
 
 class UnknownDocumentError(SimilarityError, LookupError):
     """No document of that id is stored."""
-
-
-class StoreUnavailableError(SimilarityError):
-    """The document store cannot be read or written; ``__cause__`` holds the reason."""
 
 
 class ServerError(OndolError):

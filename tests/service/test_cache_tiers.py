@@ -13,7 +13,7 @@ import pytest
 from ondol.cache import Cache, TierOptions
 from ondol.clock import SystemClock
 from ondol.errors import ConfigurationError
-from ondol.testing.shared_store import FakeSharedServer, FakeSharedStore
+from ondol.testing import FakeSharedServer, FakeSharedStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
