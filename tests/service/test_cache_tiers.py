@@ -415,6 +415,7 @@ def test_ten_thousand_corrupt_entries_are_misses_counted_and_removed(tmp_path: P
         assert cache._tiers is not None
         disk = cache._tiers._disk
         assert disk is not None
+        assert await asyncio.to_thread(cache._tiers.join_warming, WAIT_S)
         fetch = disk.fetch
         broken = {"bytes": 0}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.computed import DEFAULT_TERMS
@@ -19,7 +18,7 @@ from ondol.cache.options import checked_terms
 from ondol.cache.tags import checked_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping
     from typing import Unpack
 
     from ondol.cache.computed import Terms
@@ -32,6 +31,7 @@ logger = logging.getLogger("ondol.cache")
 
 _KEYS_PER_STEP: Final = 1000
 _NO_PART: Final[Any] = object()
+_MAX_COST_S: Final = 1e9
 
 
 class Cache(ManagedCache):
@@ -100,9 +100,14 @@ class Cache(ManagedCache):
 
         Raises:
             UnstableKeyError: a part has no stable form; the message names it.
+            ValueError: two of the parts are equal and yet two keys, as ``1`` and ``True`` are.
         """
         name = plain_name(name)
-        keys = {item: shelf_key(name, _as_parts(item)) for item in parts}
+        keys: dict[Any, Hashable] = {}
+        for item in parts:
+            key = shelf_key(name, _as_parts(item))
+            if keys.setdefault(item, key) != key or type(keys[item]) is not type(key):
+                raise ValueError(f"{item!r} cannot be told from another part that equals it; ask for it by itself")
         if self._core.lower is None:
             found = {item: self._core.find(name, key, MISSING) for item, key in keys.items()}
         else:
@@ -156,8 +161,8 @@ class Cache(ManagedCache):
     ) -> None:
         """Do what ``set`` does, outside of coroutines."""
         core = self._core
-        if cost_seconds and not 0.0 <= cost_seconds < math.inf:
-            raise ValueError(f"cost_seconds={cost_seconds!r} is not allowed: it must be a number ≥ 0")
+        if cost_seconds:
+            cost_seconds = _checked_cost(cost_seconds)
         # Spelt out, as in ``get``.
         if (
             type(part) is str
@@ -166,6 +171,8 @@ class Cache(ManagedCache):
             and not (parts or lifetime or tags or self._flying)
             and self._put(plain_name(name), part, value, cost_seconds)
         ):
+            if self._flying:  # something began to compute meanwhile; it is older
+                core.computing.detach(plain_name(name), part)
             return
         parts = (part, *parts) if part is not _NO_PART else ()
         life = checked_lifetime(lifetime, core.lifetime) if lifetime else core.lifetime
@@ -213,12 +220,12 @@ class Cache(ManagedCache):
     async def invalidate_tags(self, *tags: str) -> int:
         """Drop every entry that carries any of ``tags``; return how many went from memory.
 
-        Cost: O(entries that go).
+        Cost: O(entries that go), in steps between which other coroutines run.
 
         Raises:
             ValueError: a tag that is not allowed.
         """
-        return self._core.discard_tagged(checked_tags(tags))
+        return await _stepwise(self._core.discard_tagged(checked_tags(tags)))
 
     async def invalidate_pattern(self, pattern: str) -> int:
         """Drop every entry whose ``name:part:part`` matches a glob; return how many went from memory.
@@ -230,11 +237,7 @@ class Cache(ManagedCache):
         part, from its second use on, O(entries of that name and part); in steps between which other coroutines run.
         Entries set meanwhile may stay.
         """
-        count = 0
-        for position, gone in enumerate(self._core.discard_matching(Glob(pattern)), start=1):
-            count += gone
-            if position % _KEYS_PER_STEP == 0:
-                await asyncio.sleep(0)
+        count = await _stepwise(self._core.discard_matching(Glob(pattern)))
         logger.debug("cache: %d entries matched %r and went", count, pattern)
         return count
 
@@ -299,6 +302,22 @@ class Cache(ManagedCache):
         if not options:
             return DEFAULT_TERMS._replace(lifetime=core.lifetime)
         return checked_terms(options, core.lifetime)
+
+
+def _checked_cost(cost_seconds: Any) -> float:
+    if type(cost_seconds) not in {int, float} or not 0 <= cost_seconds <= _MAX_COST_S:
+        raise ValueError(f"cost_seconds={cost_seconds!r} is not allowed: it must be a number of seconds ≥ 0")
+    return float(cost_seconds)
+
+
+async def _stepwise(steps: Iterator[int]) -> int:
+    """Return the sum of ``steps``, letting other coroutines run now and then."""
+    count = 0
+    for position, gone in enumerate(steps, start=1):
+        count += gone
+        if position % _KEYS_PER_STEP == 0:
+            await asyncio.sleep(0)
+    return count
 
 
 def _as_parts(item: Any) -> tuple[Any, ...]:

@@ -50,6 +50,7 @@ class Computed(NamedTuple):
     ttl_s: float | None = None
     """For how long the tiers below keep it."""
     is_from_below: bool = False
+    is_from_shared: bool = False
     lease: Any = None
     """The right to publish it, where a shared tier gave one."""
 

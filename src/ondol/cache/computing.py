@@ -1,12 +1,10 @@
-"""service: computing what is missing: once for all who ask, timed, kept, published; and refreshing what gets old."""
+"""service: computing what is missing: once for all who ask, kept, published; and fetching what the tiers below have."""
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
 import inspect
-import logging
-import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Self
 
 from ondol.cache.computation import Computation
 from ondol.cache.computed import Computed, KeptError
@@ -15,28 +13,26 @@ from ondol.cache.key_batch import KeyBatch, is_part, members
 from ondol.cache.keys import canonical_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable
+    from collections.abc import Awaitable, Callable, Hashable, Iterator
 
     from ondol.cache.computed import Terms
     from ondol.cache.core import CacheCore
     from ondol.cache.entry import Entry
+    from ondol.cache.lower import LowerTiers
     from ondol.clock import Clock
     from ondol.recorder import Recorder
 
-__all__ = ["Computing"]
-
-logger = logging.getLogger("ondol.cache")
-
-REFRESH_RETRY_S: Final = 10.0
-"""How long after a refresh began the next one may, whether it failed or hangs."""
-
-MAX_REFRESH_THREADS: Final = 4
+__all__ = ["Computing", "not_awaitable", "nothing", "opened"]
 
 
 class Computing(Computation):
-    """The computations of one cache.
+    """The computations of one cache, and what is fetched from the tiers below it.
 
-    Thread-safety: every method may be called from any thread and event loop.
+    Who drops a key first drops it below, then detaches what is computed or fetched, then drops it from memory: whatever
+    began before is not stored, and whatever begins later finds nothing old.
+
+    Thread-safety: every method may be called from any thread and event loop. Locks are taken in the order renewals,
+    flights, fetches, memory.
     """
 
     def __init__(self, core: CacheCore, clock: Clock, recorder: Recorder) -> None:
@@ -45,8 +41,15 @@ class Computing(Computation):
         self._fetches: SingleFlight[Computed | None] = SingleFlight()
         self.flying = self._flights.by_key
         """What is computed now, for those who only need to know whether anything is."""
-        self._refresh_threads = threading.BoundedSemaphore(MAX_REFRESH_THREADS)
+        self._asking: set[tuple[str, Hashable]] = set()
+        """Of these, what is looked up in the tiers below, or was found there: its tags are not known."""
         self._shared_saved_s = 0.0
+
+    @contextlib.contextmanager
+    def landing(self) -> Iterator[None]:
+        """Keep all computations and fetches from being stored, for the time of a ``with`` block."""
+        with self._flights.lock, self._fetches.lock:
+            yield
 
     def hold(self) -> None:
         """Keep all threads from beginning or ending a computation."""
@@ -75,15 +78,16 @@ class Computing(Computation):
             return await value if inspect.isawaitable(value) else value
         entry = core.memory.lookup(name, key)
         if entry is not None:
-            self._refresh_if_old(entry, compute, terms)
-            return _opened(entry.value)
+            self.refresh_if_old(entry, compute, terms)
+            return opened(entry.value)
 
         async def work() -> Computed:
-            lease = None
-            if core.lower is not None and not terms.is_local:
-                claimed = await core.lower.claim(canonical_key(name, key))
-                if claimed.found is not None:
-                    return claimed.found
+            lower, lease = core.lower, None
+            if lower is not None and not terms.is_local:
+                with self._asked(name, key) as asked:
+                    claimed = await lower.claim(canonical_key(name, key))
+                    if claimed.found is not None:
+                        return asked.found(claimed.found)
                 lease = claimed.lease
             return await self._computed(name, key, compute, terms, lease)
 
@@ -100,61 +104,45 @@ class Computing(Computation):
         core = self._core
         if not core.is_enabled:
             core.memory.count_miss(name)
-            return compute()
+            return not_awaitable(compute())
         entry = core.memory.lookup(name, key)
         if entry is not None:
-            self._refresh_if_old(entry, compute, terms, is_blocking=True)
-            return _opened(entry.value)
+            self.refresh_if_old(entry, compute, terms, is_blocking=True)
+            return opened(entry.value)
 
         def work() -> Computed | Awaitable[Computed]:
-            lease = None
-            if core.lower is not None and not terms.is_local:
-                claimed = core.lower.claim_blocking(canonical_key(name, key))
-                if claimed.found is not None:
-                    return claimed.found
+            lower, lease = core.lower, None
+            if lower is not None and not terms.is_local:
+                with self._asked(name, key) as asked:
+                    claimed = lower.claim_blocking(canonical_key(name, key))
+                    if claimed.found is not None:
+                        return asked.found(claimed.found)
                 lease = claimed.lease
             return self._computed_blocking(name, key, compute, terms, lease)
 
         core.memory.count_miss(name)
         return self._counted(name, *self._flights.run_blocking((name, key), self._work(name, key, work, terms)))
 
-    async def renew(self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms) -> Any:
-        """Compute a value anew, keep it and return it; who asks meanwhile gets the old one.
+    def refresh_if_old(
+        self, entry: Entry, compute: Callable[[], Any], terms: Terms, *, is_blocking: bool = False
+    ) -> None:
+        """Have an entry computed anew in the background when it is time for that."""
+        raise NotImplementedError
 
-        Raises:
-            Exception: what the computation raised; the old value stays.
+    # From below
 
-        Cancellation: as for ``run``.
-        """
-        if not self._core.is_enabled:
-            value = compute()
-            return await value if inspect.isawaitable(value) else value
-        work = self._work(name, key, lambda: self._computed(name, key, compute, terms, None), terms)
-        return _opened((await self._flights.run((name, key), work._replace(recheck=_nothing)))[0].value)
-
-    def renew_blocking(self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms) -> Any:
-        """Do what ``renew`` does in the calling thread."""
-        if not self._core.is_enabled:
-            return compute()
-        work = self._work(name, key, lambda: self._computed_blocking(name, key, compute, terms, None), terms)
-        return _opened(self._flights.run_blocking((name, key), work._replace(recheck=_nothing))[0].value)
-
-    async def fetch(self, name: str, key: Hashable) -> Computed | None:
+    async def fetch(self, lower: LowerTiers, name: str, key: Hashable) -> Computed | None:
         """Return what the tiers below have, kept in memory from then on."""
-        lower = self._core.lower
-        assert lower is not None
 
         def commit(computed: Computed | None) -> None:
             if computed is not None:
-                self._core.keep(name, key, computed)
+                self._keep(name, key, computed)
 
-        work: Work[Computed | None] = Work(lambda: lower.fetch(canonical_key(name, key)), lambda: None, commit)
+        work: Work[Computed | None] = Work(lambda: lower.fetch(canonical_key(name, key)), nothing, commit)
         return (await self._fetches.run((name, key), work))[0]
 
-    async def fetch_many(self, name: str, keys: list[Hashable]) -> dict[Hashable, Computed]:
+    async def fetch_many(self, lower: LowerTiers, name: str, keys: list[Hashable]) -> dict[Hashable, Computed]:
         """Return what the tiers below have of ``keys``, kept in memory from then on; each tier is asked once."""
-        lower = self._core.lower
-        assert lower is not None
         if not keys:
             return {}
         fetched: dict[Hashable, Computed] = {}
@@ -166,25 +154,24 @@ class Computing(Computation):
 
         def commit(_nothing: Computed | None) -> None:
             for key, computed in fetched.items():
-                self._core.keep(name, key, computed)
+                self._keep(name, key, computed)
 
-        # A flight of its own, which any invalidation of this name detaches.
-        await self._fetches.run((name, KeyBatch(keys)), Work(fetch, _nothing, commit))
+        # A flight of its own, which any invalidation of one of the keys detaches.
+        await self._fetches.run((name, KeyBatch(keys)), Work(fetch, nothing, commit))
         return fetched
 
-    def fetch_from_disk(self, name: str, key: Hashable) -> bool:
+    def bring_back(self, lower: LowerTiers, name: str, key: Hashable) -> bool:
         """Bring one entry from disk into memory, unless it is dropped at the same time; return whether it was there."""
-        lower = self._core.lower
-        if lower is None:
-            return False
 
         def commit(computed: Computed | None) -> None:
-            if computed is not None and self._core.memory.peek(name, key) is None:
-                self._core.keep(name, key, computed)
+            if computed is not None:
+                self._keep(name, key, computed)
 
         canonical = canonical_key(name, key)
-        work: Work[Computed | None] = Work(lambda: lower.read(canonical), _nothing, commit)
+        work: Work[Computed | None] = Work(lambda: lower.read(canonical), nothing, commit)
         return self._fetches.run_blocking((name, key), work)[0] is not None
+
+    # Detaching
 
     def detach(self, name: str, key: Hashable) -> None:
         """Keep what is computed or fetched for a key now from being stored."""
@@ -195,6 +182,9 @@ class Computing(Computation):
     def detach_tagged(self, tags: tuple[str, ...]) -> None:
         """Keep from being stored what is computed now and will carry any of ``tags``, and all that is fetched now."""
         self._flights.detach_tagged(tags)
+        asking = self._asking
+        if asking:
+            self._flights.detach_where(lambda flown: flown in asking)
         self._fetches.detach_where(lambda _key: True)
 
     def detach_where(self, matches: Callable[[str, Hashable], object]) -> None:
@@ -204,6 +194,7 @@ class Computing(Computation):
 
     def get_stats(self) -> dict[str, Any]:
         """Return what was computed, shared, refreshed."""
+        self._flights.discard_lost()
         with self._lock:
             return {
                 **self._counts,
@@ -212,6 +203,11 @@ class Computing(Computation):
                 "shared_saved_seconds": self._shared_saved_s,
             }
 
+    # One flight
+
+    def _asked(self, name: str, key: Hashable) -> _Asked:
+        return _Asked(self._asking, (name, key))
+
     def _work(self, name: str, key: Hashable, work: Callable[[], Any], terms: Terms) -> Work[Computed]:
         core = self._core
 
@@ -219,14 +215,29 @@ class Computing(Computation):
             entry = core.memory.peek(name, key)
             return None if entry is None else Computed(entry.value, entry.cost_s, entry.size_bytes)
 
-        return Work(work, recheck, lambda computed: self._keep(name, key, computed), _abandon, terms.tags)
+        def commit(computed: Computed) -> None:
+            self._asking.discard((name, key))
+            self._keep(name, key, computed)
+
+        def abandon(computed: Computed) -> None:
+            self._asking.discard((name, key))
+            if computed.lease is not None:
+                computed.lease.release()
+
+        return Work(work, recheck, commit, abandon, terms.tags)
 
     def _keep(self, name: str, key: Hashable, computed: Computed) -> None:
+        """Keep a result in memory, and in the tiers below where it is new to them; under the lock of its flights."""
         core = self._core
         core.keep(name, key, computed)
-        if core.lower is not None and not computed.is_from_below:
+        lower = core.lower
+        if lower is None:
+            core.note_missed(name, key)
+        elif computed.is_from_below:
+            lower.pass_on(canonical_key(name, key), computed)
+        else:
             # Without a lease others may hold an older value: it was refreshed, or the store was down.
-            core.lower.put(canonical_key(name, key), computed, is_announced=computed.lease is None)
+            lower.put(canonical_key(name, key), computed, is_announced=computed.lease is None)
 
     def _counted(self, name: str, computed: Computed, is_shared: bool) -> Any:
         if computed.is_from_below:
@@ -235,96 +246,52 @@ class Computing(Computation):
             with self._lock:
                 self._counts["shared_computations"] += 1
                 self._shared_saved_s += computed.cost_s
-        return _opened(computed.value)
-
-    # Refreshing
-
-    def _refresh_if_old(
-        self, entry: Entry, compute: Callable[[], Any], terms: Terms, *, is_blocking: bool = False
-    ) -> None:
-        timing = entry.timing
-        if timing is None or not terms.lifetime.is_refreshed:
-            return
-        now_s = self._clock.monotonic()
-        if now_s < timing.fresh_until_s:
-            return
-        timing.refresh_later(now_s + REFRESH_RETRY_S)
-        entry.settle()
-        self.refresh(entry.shelf.name, entry.key, compute, terms, is_blocking=is_blocking)
-
-    def refresh(
-        self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms, *, is_blocking: bool = False
-    ) -> bool:
-        """Compute a value anew in the background while the old one serves; return false when that is under way.
-
-        In a task of the running loop, or, for plain functions, in a thread of its own, of which there are at most 4.
-        """
-        if is_blocking:
-            return self._refresh_in_thread(name, key, compute, terms)
-
-        async def work() -> Computed:
-            lower = self._core.lower
-            if lower is not None and not terms.is_local:
-                found = await lower.fetch(canonical_key(name, key))
-                if found is not None and self._is_fresh(found):
-                    return found
-            try:
-                return await self._computed(name, key, compute, terms, None)
-            except Exception as exc:
-                self._note_failed_refresh(name, exc)
-                raise
-
-        is_begun = self._flights.start((name, key), self._refreshing(name, key, work, terms))
-        self._count_refresh(is_begun=is_begun)
-        return is_begun
-
-    def _refresh_in_thread(self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms) -> bool:
-        if not self._refresh_threads.acquire(blocking=False):
-            return False
-        work = self._refreshing(name, key, lambda: self._computed_blocking(name, key, compute, terms, None), terms)
-
-        def run() -> None:
-            try:
-                self._flights.run_blocking((name, key), work)
-            except Exception as exc:  # noqa: BLE001  # told and counted there; nobody waits for this thread
-                self._note_failed_refresh(name, exc)
-            finally:
-                self._refresh_threads.release()
-
-        self._count_refresh(is_begun=True)
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(run,), name="ondol cache refresh", daemon=True).start()
-        return True
-
-    def _refreshing(self, name: str, key: Hashable, work: Callable[[], Any], terms: Terms) -> Work[Computed]:
-        return self._work(name, key, work, terms)._replace(recheck=_nothing)
-
-    def _is_fresh(self, computed: Computed) -> bool:
-        return computed.timing is None or self._clock.monotonic() < computed.timing.fresh_until_s
-
-    def _count_refresh(self, *, is_begun: bool) -> None:
-        if is_begun:
-            with self._lock:
-                self._counts["refreshes"] += 1
-
-    def _note_failed_refresh(self, name: str, error: Exception) -> None:
-        with self._lock:
-            self._counts["failed_refreshes"] += 1
-        logger.error(
-            "cache: refreshing an entry of %r failed; the old value serves until its time is up", name, exc_info=error
-        )
+        return opened(computed.value)
 
 
-def _nothing() -> None:
+class _Asked:
+    """Marks a flight while it asks the tiers below, and after that when it was given something."""
+
+    __slots__ = ("_asking", "_flown", "_is_found")
+
+    def __init__(self, asking: set[tuple[str, Hashable]], flown: tuple[str, Hashable]) -> None:
+        self._asking = asking
+        self._flown = flown
+        self._is_found = False
+
+    def __enter__(self) -> Self:
+        self._asking.add(self._flown)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if not self._is_found:
+            self._asking.discard(self._flown)
+
+    def found(self, computed: Computed) -> Computed:
+        """Leave the mark until the flight has landed."""
+        self._is_found = True
+        return computed
+
+
+def nothing() -> None:
     """Say that there is no value yet."""
 
 
-def _abandon(computed: Computed) -> None:
-    if computed.lease is not None:
-        computed.lease.release()
+def not_awaitable(value: Any) -> Any:
+    """Return the result of a plain computation.
+
+    Raises:
+        TypeError: it is an awaitable.
+    """
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError("a synchronous computation returned an awaitable; use get_or_compute or an async function")
+    return value
 
 
-def _opened(value: Any) -> Any:
+def opened(value: Any) -> Any:
+    """Return a value; raise an error that is kept in its place."""
     if type(value) is KeptError:
         raise value.again()
     return value

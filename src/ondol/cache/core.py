@@ -7,11 +7,11 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.computed import Computed, KeptError
-from ondol.cache.computing import Computing
 from ondol.cache.glob import Glob
 from ondol.cache.keys import canonical_key, split_key, tail_text
 from ondol.cache.lifetime import DEFAULT_LIFETIME
 from ondol.cache.ports import Invalidation
+from ondol.cache.refreshing import RefreshingComputing
 from ondol.cache.sizing import entry_size
 from ondol.errors import ConfigurationError
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["MISSING", "CacheCore"]
 
 logger = logging.getLogger("ondol.cache")
+
+_MAX_MISSED: Final = 100_000
 
 MISSING: Final[Any] = object()
 """Stands for "nothing there" where ``None`` is a value."""
@@ -61,19 +63,52 @@ class CacheCore:
         self._clock = clock
         self._random = random
         self._size_of = size_of
-        self.computing = Computing(self, clock, recorder)
+        self._expects_tiers = False
+        self._missed: dict[tuple[str, str], None] | None = {}
+        """What tiers that are not attached would have to drop; ``None`` when that became everything."""
+        self.computing = RefreshingComputing(self, clock, recorder)
         self.is_plain = False
-        """Whether storing is nothing but storing: switched on, no tiers below, no time to live, sizes as measured."""
+        """Whether storing is nothing but storing: switched on, no tiers, no time to live, sizes as measured."""
         self._settle()
 
     def attach(self, lower: LowerTiers | None) -> None:
-        """Put tiers below the memory, or take them away."""
+        """Put tiers below the memory, or take them away; they are told first what they have missed."""
+        if lower is not None:
+            with self.computing.landing():
+                missed, self._missed = self._missed, {}
+                if missed is None:
+                    lower.invalidate(Invalidation("all"))
+                elif missed:
+                    by_kind: dict[Any, list[str]] = {}
+                    for kind, value in missed:
+                        by_kind.setdefault(kind, []).append(value)
+                    for kind, values in by_kind.items():
+                        lower.invalidate(Invalidation(kind, () if kind == "all" else tuple(values)))
+                self.lower = lower
         self.lower = lower
         self._settle()
 
+    def expect_tiers(self) -> None:
+        """Note from now on, while no tiers are attached, what they would have to drop."""
+        if not self._expects_tiers:
+            self._expects_tiers, self._missed = True, {}
+            self._settle()
+
+    def note_missed(self, name: str, key: Hashable) -> None:
+        """Note that what the tiers have under a key is older than what happened here."""
+        if self._expects_tiers:
+            self._note_missed("keys", canonical_key(name, key))
+
+    def _note_missed(self, kind: str, value: str) -> None:
+        missed = self._missed
+        if self._expects_tiers and missed is not None:
+            missed[kind, value] = None
+            if len(missed) > _MAX_MISSED:
+                self._missed = None
+
     def _settle(self) -> None:
         self.is_plain = (
-            self.is_enabled and self.lower is None and self._size_of is None and self.lifetime == DEFAULT_LIFETIME
+            self.is_enabled and not self._expects_tiers and self._size_of is None and self.lifetime == DEFAULT_LIFETIME
         )
 
     def hold(self) -> None:
@@ -88,7 +123,9 @@ class CacheCore:
 
     def forked(self) -> None:
         """In a forked child: nobody here brings to an end what the parent computes."""
-        self.computing.detach_where(lambda _name, _key: True)
+        self.computing.forked()
+        if self.lower is not None:
+            self.lower.forked()
 
     # Looking up
 
@@ -115,7 +152,7 @@ class CacheCore:
         if entry is not None:
             return self._value(entry, default)
         self.memory.count_miss(name)
-        computed = await self.computing.fetch(name, key)
+        computed = await self.computing.fetch(lower, name, key)
         if computed is None:
             return default
         self.memory.count_lower_hit(name, computed.cost_s)
@@ -130,7 +167,7 @@ class CacheCore:
         for entry in entries.values():
             if entry is None:
                 self.memory.count_miss(name)
-        found = await self.computing.fetch_many(name, [key for key, entry in entries.items() if entry is None])
+        found = await self.computing.fetch_many(lower, name, [key for key, entry in entries.items() if entry is None])
         return [self._taken(name, entries[key], found.get(key)) for key in keys]
 
     def _taken(self, name: str, entry: Entry | None, computed: Computed | None) -> Any:
@@ -156,18 +193,30 @@ class CacheCore:
     ) -> None:
         """Keep ``value``; a computation under way for the same key is older and will not replace it."""
         if not self.is_enabled:
-            if self.lower is not None:  # what lies there is older, and must not come back when switched on
-                self.lower.invalidate(Invalidation("keys", (canonical_key(name, key),)))
+            self._drop_below("keys", canonical_key(name, key))  # which must not come back when switched on
             return
-        self.computing.detach(name, key)
         timing = (
             None if lifetime is DEFAULT_LIFETIME else lifetime.begin(self._clock.monotonic(), self._random.random())
         )
         size_bytes = self._entry_bytes(key, value, timing, tags)
-        if not self.memory.store(name, key, value, size_bytes, cost_s, timing, tags):
+        lower = self.lower
+        frame, ttl_s, canonical = None, None, ""
+        if lower is not None:
+            canonical = canonical_key(name, key)
+            frame, ttl_s = lower.encode(canonical, value, cost_s, timing, tags)
+        # In one step: what is in memory and what lies below must not come from two different calls.
+        with self.computing.landing():
+            self.computing.detach(name, key)
+            is_kept = self.memory.store(name, key, value, size_bytes, cost_s, timing, tags)
+            if lower is None:
+                self.note_missed(name, key)
+            elif frame is None:
+                lower.invalidate(Invalidation("keys", (canonical,)))
+            else:
+                computed = Computed(value, cost_s, size_bytes, timing, tags, frame, ttl_s)
+                lower.put(canonical, computed, is_announced=is_announced)
+        if not is_kept:
             self._warn_of_size(name)
-        if self.lower is not None:
-            self.lower.keep(canonical_key(name, key), value, cost_s, timing, tags, is_announced=is_announced)
 
     def keep(self, name: str, key: Hashable, computed: Computed) -> None:
         """Keep what a computation or a lower tier gave, in memory."""
@@ -177,7 +226,14 @@ class CacheCore:
             size_bytes = self._entry_bytes(key, computed.value, computed.timing, computed.tags)
             computed = computed._replace(size_bytes=size_bytes)
         is_kept = self.memory.store(
-            name, key, computed.value, computed.size_bytes, computed.cost_s, computed.timing, computed.tags
+            name,
+            key,
+            computed.value,
+            computed.size_bytes,
+            computed.cost_s,
+            computed.timing,
+            computed.tags,
+            is_newer=not computed.is_from_below,
         )
         if not is_kept:
             self._warn_of_size(name)
@@ -201,43 +257,57 @@ class CacheCore:
 
     # Dropping
 
+    def _drop_below(self, kind: Any, *values: str) -> None:
+        """Drop from the tiers below, before anything else, so that nothing old is found there from now on."""
+        if self.lower is not None:
+            self.lower.invalidate(Invalidation(kind, values))
+        elif self._expects_tiers:
+            for value in values or ("",):
+                self._note_missed(kind, value)
+
     def discard(self, name: str, key: Hashable) -> bool:
         """Drop what is under ``key``, also what is being computed; return whether there was a live entry in memory."""
+        if self.lower is not None or self._expects_tiers:
+            self._drop_below("keys", canonical_key(name, key))
         self.computing.detach(name, key)
         entry = self.memory.peek(name, key)
-        is_gone = entry is not None and self.memory.remove(entry, "deleted")
-        if self.lower is not None:
-            self.lower.invalidate(Invalidation("keys", (canonical_key(name, key),)))
-        return is_gone
+        return entry is not None and self.memory.remove(entry, "deleted")
 
-    def discard_tagged(self, tags: tuple[str, ...], *, is_announced: bool = True) -> int:
-        """Drop every entry that carries any of ``tags``; return how many went from memory."""
-        self.computing.detach_tagged(tags)
-        count = sum(self.memory.remove(entry, "tag") for entry in self.memory.tagged(tags))
-        if self.lower is not None and is_announced:
+    def discard_tagged(self, tags: tuple[str, ...], *, is_announced: bool = True) -> Iterator[int]:
+        """Drop every entry that carries any of ``tags``, one step an item: how many went from memory in it."""
+        if is_announced:
             for tag in tags:
-                self.lower.invalidate(Invalidation("tag", (tag,)))
-        return count
+                self._drop_below("tag", tag)
+        self.computing.detach_tagged(tags)
+        for entry in self.memory.tagged(tags):
+            yield int(self.memory.remove(entry, "tag"))
 
     def discard_matching(self, glob: Glob, *, is_announced: bool = True) -> Iterator[int]:
-        """Drop every entry whose readable key matches, one step an item: how many went in it.
+        """Drop every entry whose readable key matches, one step an item: how many went from memory in it.
 
         Entries that are stored between two steps may stay. A pattern that begins with a name and a whole first part
         looks at the entries of that name and part alone, from its second use on.
         """
+        if is_announced:
+            self._drop_below("pattern", glob.pattern)
         self.computing.detach_where(lambda name, key: glob.may_reach(name) and glob.matches(name + tail_text(key)))
-        if self.lower is not None and is_announced:
-            self.lower.invalidate(Invalidation("pattern", (glob.pattern,)))
-        for shelf in [shelf for shelf in list(self.memory.shelves) if glob.may_reach(shelf.name)]:
-            segment = glob.segment(shelf.name)
-            is_indexed = shelf.segments is not None
-            indexing = segment is not None and not is_indexed
-            if indexing:
-                self.memory.index_segments(shelf)
-            for entry in self._candidates(shelf, segment if is_indexed else None):
+        for shelf in list(self.memory.shelves):
+            if glob.may_reach(shelf.name):
+                yield from self._discard_on(shelf, glob)
+            yield 0
+
+    def _discard_on(self, shelf: Shelf, glob: Glob) -> Iterator[int]:
+        segment = glob.segment(shelf.name)
+        indexing = segment is not None and self.memory.index_segments(shelf)
+        try:
+            for entry in self._candidates(shelf, segment if shelf.is_indexed else None):
                 if indexing:
                     self.memory.add_segment(entry)
                 yield int(glob.matches(shelf.name + tail_text(entry.key)) and self.memory.remove(entry, "pattern"))
+            shelf.is_indexed = shelf.is_indexed or indexing
+        finally:
+            if indexing and not shelf.is_indexed:
+                self.memory.drop_segments(shelf)  # half an index would hide the other half
 
     def _candidates(self, shelf: Shelf, segment: str | None) -> list[Entry]:
         with self.memory.lock:
@@ -247,16 +317,13 @@ class CacheCore:
 
     def clear(self, *, is_announced: bool = True) -> int:
         """Drop everything, also what is being computed; return how many entries went from memory."""
+        if is_announced:
+            self._drop_below("all")
         self.computing.detach_where(lambda _name, _key: True)
-        count = self.memory.clear("cleared")
-        if self.lower is not None and is_announced:
-            self.lower.invalidate(Invalidation("all"))
-        return count
+        return self.memory.clear("cleared")
 
     def apply_from_elsewhere(self, invalidation: Invalidation) -> None:
-        """Drop from memory and disk what another process announced."""
-        if self.lower is not None and self.lower.disk is not None:
-            self.lower.disk.invalidate(invalidation)
+        """Drop from memory what another process announced."""
         kind, values = invalidation
         if kind == "keys":
             for name, key in _split_all(values):
@@ -265,7 +332,7 @@ class CacheCore:
                 if entry is not None:
                     self.memory.remove(entry, "elsewhere")
         elif kind == "tag":
-            self.discard_tagged(values, is_announced=False)
+            sum(self.discard_tagged(values, is_announced=False))
         elif kind == "pattern":
             for pattern in values:
                 sum(self.discard_matching(Glob(pattern), is_announced=False))

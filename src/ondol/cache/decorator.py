@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from ondol.cache.arguments import ArgumentForm
 from ondol.cache.entry import FOREVER
@@ -26,6 +26,9 @@ __all__ = ["AsyncCachedFunction", "CacheDecorator", "CacheResult", "CachedFuncti
 
 _SOME_LIFETIME: Final = Lifetime(1.0)
 """Stands for the cache's default while decorating, when there is no cache to ask yet."""
+
+_ABSENT: Final[Any] = object()
+_CONTROLS: Final = frozenset({"invalidate", "refresh", "key"})
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -204,41 +207,56 @@ class _Method:
         self._wrapper = wrapper
         functools.update_wrapper(self, wrapper)
         _with_controls(self, wrapper.invalidate, wrapper.refresh, wrapper.key)
+        signature = inspect.signature(wrapper)
+        self._signature = signature.replace(parameters=list(signature.parameters.values())[1:])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._wrapper(*args, **kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        wrapper = self._wrapper
         if instance is None:
-            return wrapper
-        # A partial, which inspect and asyncio see through, and which takes attributes, as a bound method does not.
-        bound = functools.update_wrapper(functools.partial(wrapper, instance), wrapper)
-        bound.__signature__ = _without_first(wrapper)  # type: ignore[attr-defined]  # what inspect looks for
-        return _with_controls(
-            bound, *(functools.partial(each, instance) for each in (wrapper.invalidate, wrapper.refresh, wrapper.key))
-        )
+            return self._wrapper
+        return _BoundMethod(self, self._wrapper, instance)
 
 
-def _without_first(function: Any) -> inspect.Signature:
-    signature = inspect.signature(function)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+class _BoundMethod(functools.partial):  # type: ignore[type-arg]  # its result is whatever the function's is
+    """A method of one object. A partial, since inspect and asyncio see through these."""
+
+    __slots__ = ()
+
+    def __new__(cls, method: _Method, wrapper: Any, instance: object) -> Self:
+        bound = super().__new__(cls, wrapper, instance)
+        bound.__dict__["_method"] = method
+        return bound
+
+    def __getattr__(self, name: str) -> Any:
+        method = self.__dict__["_method"]
+        if name == "__signature__":
+            return method._signature  # noqa: SLF001  # the two belong together
+        value = getattr(method._wrapper, name)  # noqa: SLF001
+        return functools.partial(value, self.args[0]) if name in _CONTROLS else value
+
+    @property
+    def __name__(self) -> str:
+        """The function's."""
+        name: str = self.__dict__["_method"].__name__
+        return name
 
 
 def _hit(core: CacheCore, name: str, key: Hashable) -> Any:
-    """Return the value of an entry with nothing to do but to count the hit, else the ``FOREVER`` object."""
+    """Return the value of an entry with nothing to do but to count the hit, else ``_ABSENT``."""
     try:
         shelf = core.memory.shelves.by_name[name]
         entry = shelf.entries[key]
     except KeyError:
-        return FOREVER
+        return _ABSENT
     until_s = entry.calm_until_s
     if until_s is FOREVER or core.now_s() < until_s:
         entry.uses += 1
         shelf.hits += 1
         shelf.saved_s += entry.cost_s
         return entry.value
-    return FOREVER
+    return _ABSENT
 
 
 def _async_wrapper(binding: _Binding) -> Any:
@@ -252,7 +270,7 @@ def _async_wrapper(binding: _Binding) -> Any:
             return await function(*args, **kwargs)
         key = binding.shelf_key(args, kwargs)
         value = _hit(core, name, key)
-        if value is not FOREVER:
+        if value is not _ABSENT:
             return value
         compute = functools.partial(function, *args, **kwargs)
         return await core.computing.run(name, key, compute, binding.terms(core, args, kwargs))
@@ -280,7 +298,7 @@ def _plain_wrapper(binding: _Binding) -> Any:
             return function(*args, **kwargs)
         key = binding.shelf_key(args, kwargs)
         value = _hit(core, name, key)
-        if value is not FOREVER:
+        if value is not _ABSENT:
             return value
         compute = functools.partial(function, *args, **kwargs)
         return core.computing.run_blocking(name, key, compute, binding.terms(core, args, kwargs))

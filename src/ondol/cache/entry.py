@@ -11,16 +11,17 @@ if TYPE_CHECKING:
     from ondol.cache.lifetime import Timing
     from ondol.cache.shelf import Shelf
 
-__all__ = ["FOREVER", "Entry"]
+__all__ = ["FOREVER", "NEVER_CALM", "Entry"]
 
 FOREVER: Final = math.inf
 """Compared by identity on the hot path: with this very object as ``calm_until_s`` nobody looks at the clock."""
 
-_NEVER_CALM: Final = -math.inf
+NEVER_CALM: Final = -math.inf
+"""As ``calm_until_s``: of every hit somebody is to be told."""
 
 
 class Entry:
-    """One stored value. Its policy may keep what it likes in ``place`` and ``rank``.
+    """One stored value. Its policy may keep what it likes in ``place`` and ``rank``, and a hash of the key in ``mark``.
 
     ``uses`` is counted by the tier at each hit. A policy that wants to be told of an entry's hits one by one, in their
     order, calls ``track`` for it; the hits of all others cost it nothing. ``is_live`` turns false when an entry leaves:
@@ -33,6 +34,7 @@ class Entry:
         "is_live",
         "is_tracked",
         "key",
+        "mark",
         "place",
         "rank",
         "shelf",
@@ -63,6 +65,7 @@ class Entry:
         self.is_live = True
         self.is_tracked = False
         self.uses = 0
+        self.mark = 0
         self.place: Any = None
         self.rank = 0.0
         self.calm_until_s = FOREVER if timing is None else timing.calm_until_s
@@ -76,6 +79,6 @@ class Entry:
     def settle(self) -> None:
         """Work out ``calm_until_s`` again after ``timing`` or ``is_tracked`` were changed."""
         if self.is_tracked:
-            self.calm_until_s = _NEVER_CALM
+            self.calm_until_s = NEVER_CALM
         else:
             self.calm_until_s = FOREVER if self.timing is None else self.timing.calm_until_s

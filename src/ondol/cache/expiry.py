@@ -7,6 +7,7 @@ never started) cannot mistake an old slot for a new one.
 
 from __future__ import annotations
 
+import heapq
 from typing import Final, Generic, TypeVar
 
 __all__ = ["TICK_S", "TimerWheel"]
@@ -27,11 +28,13 @@ class TimerWheel(Generic[K]):
     move down when its time begins. Later deadlines wait in the last slot and are looked at again from there.
     """
 
-    __slots__ = ("_levels", "_looked_at_tick", "_slot_of")
+    __slots__ = ("_levels", "_looked_at_tick", "_slot_of", "_ticks")
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._levels: list[dict[int, dict[K, float]]] = [{} for _ in _SPANS_S]
+        self._levels: list[dict[float, dict[K, float]]] = [{} for _ in _SPANS_S]
+        self._ticks: list[list[float]] = [[] for _ in _SPANS_S]
+        """A heap of each level's ticks that have a slot."""
         self._slot_of: dict[K, dict[K, float]] = {}
         self._looked_at_tick = float("-inf")
 
@@ -48,7 +51,10 @@ class TimerWheel(Generic[K]):
             level += 1
         span_s = _SPANS_S[level]
         tick = int(min(deadline_s, now_s + span_s * _SLOTS) // span_s)
-        slot = self._levels[level].setdefault(tick, {})
+        slot = self._levels[level].get(tick)
+        if slot is None:
+            slot = self._levels[level][tick] = {}
+            heapq.heappush(self._ticks[level], tick)
         slot[key] = deadline_s
         self._slot_of[key] = slot
 
@@ -69,20 +75,21 @@ class TimerWheel(Generic[K]):
         left = limit
         # From the widest level down, so that what moves down is found in the same sweep.
         for level in range(len(_SPANS_S) - 1, -1, -1):
-            for tick in self._passed_ticks(level, now_s):
-                left = self._empty_slot(level, tick, now_s, left, due)
+            last, ticks = self._last_passed(level, now_s), self._ticks[level]
+            while ticks and ticks[0] <= last:
+                left = self._empty_slot(level, ticks[0], now_s, left, due)
                 if left == 0:
                     return due, False
         self._looked_at_tick = now_s // TICK_S
         return due, True
 
-    def _passed_ticks(self, level: int, now_s: float) -> list[int]:
-        tick_now = now_s // _SPANS_S[level]
+    @staticmethod
+    def _last_passed(level: int, now_s: float) -> float:
+        tick_now: float = now_s // _SPANS_S[level]
         # The finest slots are taken when their whole second is over, wider ones moved down as soon as they begin.
-        last = tick_now - 1 if level == 0 else tick_now
-        return sorted(tick for tick in self._levels[level] if tick <= last)
+        return tick_now - 1 if level == 0 else tick_now
 
-    def _empty_slot(self, level: int, tick: int, now_s: float, left: int, due: list[K]) -> int:
+    def _empty_slot(self, level: int, tick: float, now_s: float, left: int, due: list[K]) -> int:
         slot = self._levels[level][tick]
         while slot and left:
             key, deadline_s = slot.popitem()
@@ -94,4 +101,5 @@ class TimerWheel(Generic[K]):
                 self.schedule(key, deadline_s, now_s)
         if not slot:
             del self._levels[level][tick]
+            heapq.heappop(self._ticks[level])
         return left

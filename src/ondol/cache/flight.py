@@ -203,6 +203,14 @@ class SingleFlight(Generic[T]):
             for key in [key for key in self.by_key if matches(key)]:
                 del self.by_key[key]
 
+    def discard_lost(self) -> None:
+        """Forget flights whose loop was closed under them: nobody brings them to an end."""
+        with self.lock:
+            for key in [
+                key for key, flight in self.by_key.items() if flight.loop is not None and flight.loop.is_closed()
+            ]:
+                del self.by_key[key]
+
     def detach_tagged(self, tags: tuple[str, ...]) -> None:
         """Detach every flight that has any of ``tags``."""
         with self.lock:

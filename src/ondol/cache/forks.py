@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Final, Protocol
 
@@ -27,6 +28,8 @@ class Forkable(Protocol):
 
 _guarded: Final[weakref.WeakSet[Forkable]] = weakref.WeakSet()
 _held: Final[list[Forkable]] = []
+_turn = threading.RLock()
+"""Held from before a fork until after it: two threads that fork at once take turns."""
 
 
 def guard_forks(forkable: Forkable) -> None:
@@ -35,6 +38,7 @@ def guard_forks(forkable: Forkable) -> None:
 
 
 def _before() -> None:
+    _turn.acquire()
     _held.extend(_guarded)
     for forkable in _held:
         forkable.hold()
@@ -43,6 +47,7 @@ def _before() -> None:
 def _after_in_parent() -> None:
     while _held:
         _held.pop().let_go()
+    _turn.release()
 
 
 def _after_in_child() -> None:
@@ -50,6 +55,7 @@ def _after_in_child() -> None:
         forkable = _held.pop()
         forkable.let_go()
         forkable.forked()
+    _turn.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -137,7 +137,7 @@ def _idle(options: LifetimeOptions, base: Lifetime) -> float | None:
 def _positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"{name}={value!r} is not allowed: it must be a number > 0 (math.inf for ever)")
-    return float(value)
+    return _as_float(name, value)
 
 
 def _within(name: str, value: Any, default: float, end: float) -> float:
@@ -146,7 +146,14 @@ def _within(name: str, value: Any, default: float, end: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < end:
         allowed = "a number ≥ 0" if math.isinf(end) else f"a number ≥ 0 and < {end:g}"
         raise ValueError(f"{name}={value!r} is not allowed: it must be {allowed}")
-    return float(value)
+    return _as_float(name, value)
+
+
+def _as_float(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is not allowed: it is too large (math.inf stands for ever)") from None
 
 
 def _share(name: str, value: Any, default: float | None) -> float | None:

@@ -52,6 +52,10 @@ class LowerTiers:
         self._corrupt = {"disk": 0, "shared": 0}
         self._saved_s = {"disk": 0.0, "shared": 0.0}
 
+    def forked(self) -> None:
+        """In a forked child: begin with a lock that nobody holds."""
+        self._lock = threading.Lock()
+
     # Reading
 
     def read(self, key: str) -> Computed | None:
@@ -134,6 +138,11 @@ class LowerTiers:
             self._count_unencodable(key, exc)
             return None, None
 
+    def pass_on(self, key: str, computed: Computed) -> None:
+        """Let the disk have what came from the shared tier."""
+        if computed.is_from_shared and computed.frame is not None:
+            self._put_on_disk(key, computed.frame, computed.ttl_s, computed.tags, computed.cost_s)
+
     def put(self, key: str, computed: Computed, *, is_announced: bool = False) -> None:
         """Let the tiers keep a frame; the shared one with the lease it was computed under, where there is one.
 
@@ -149,26 +158,6 @@ class LowerTiers:
             computed.lease.commit(frame, ttl_s=computed.ttl_s, tags=computed.tags)
         elif self.shared is not None:
             self.shared.put(key, frame, ttl_s=computed.ttl_s, tags=computed.tags, is_announced=is_announced)
-
-    def keep(
-        self,
-        key: str,
-        value: Any,
-        cost_s: float,
-        timing: Timing | None,
-        tags: tuple[str, ...],
-        *,
-        is_announced: bool = True,
-    ) -> None:
-        """Encode a value and let the tiers keep it; one that cannot be encoded takes away what was there.
-
-        Unless ``is_announced`` is false, other processes drop what they have in memory under this key.
-        """
-        frame, ttl_s = self.encode(key, value, cost_s, timing, tags)
-        if frame is None:
-            self.invalidate(Invalidation("keys", (key,)))
-            return
-        self.put(key, Computed(value, cost_s, 0, timing, tags, frame, ttl_s), is_announced=is_announced)
 
     def invalidate(self, invalidation: Invalidation) -> None:
         """Drop from the tiers, and tell the other processes."""
@@ -193,10 +182,7 @@ class LowerTiers:
             self.disk.put(key, frame, expires_at_s=expires_at_s, tags=tags, cost_s=cost_s)
 
     def _from_shared(self, key: str, frame: bytes | None) -> Computed | None:
-        computed = self._decoded(key, frame, "shared")
-        if computed is not None and frame is not None:
-            self._put_on_disk(key, frame, computed.ttl_s, computed.tags, computed.cost_s)
-        return computed
+        return self._decoded(key, frame, "shared")
 
     def _decoded(self, key: str, frame: bytes | None, tier: str) -> Computed | None:
         if frame is None:
@@ -224,7 +210,17 @@ class LowerTiers:
             self._saved_s[tier] += stored.cost_s
         name_key = split_key(key)[1]
         size_bytes = entry_size(name_key, stored.value, has_timing=timing is not None, tag_count=len(stored.tags))
-        return Computed(stored.value, stored.cost_s, size_bytes, timing, stored.tags, frame, ttl_s, is_from_below=True)
+        return Computed(
+            stored.value,
+            stored.cost_s,
+            size_bytes,
+            timing,
+            stored.tags,
+            frame,
+            ttl_s,
+            is_from_below=True,
+            is_from_shared=tier == "shared",
+        )
 
     def _discard_corrupt(self, key: str, tier: str, error: CorruptEntryError) -> None:
         with self._lock:

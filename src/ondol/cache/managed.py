@@ -97,10 +97,13 @@ class ManagedCache:
         )
         self._tiers = self._make_tiers(self._tier_options)
         self._opening = threading.Lock()
+        self._changing = threading.RLock()
         self._policy, self._random = policy, random
         self._reports = CacheReports(recorder, self.get_stats)
         self._sweeper = Sweeper(self._memory.sweep, self._reports.report)
-        guard_forks(self._core)
+        if self._tier_options != TierOptions():
+            self._core.expect_tiers()
+        guard_forks(self)
         # What a hit needs, one look away:
         self._shelves = self._memory.shelves.by_name
         self._now_s = clock.monotonic
@@ -133,12 +136,13 @@ class ManagedCache:
         Raises:
             ConfigurationError: a bound that is not a positive whole number.
         """
-        before = self._memory.max_bytes
-        if max_bytes == before and not isinstance(max_bytes, bool):
-            return
-        self._memory.resize(max_bytes)
-        for name, quota_bytes in self._quotas.in_bytes(max_bytes).items():
-            self._memory.set_quota(name, quota_bytes)
+        with self._changing:
+            before = self._memory.max_bytes
+            if max_bytes == before and not isinstance(max_bytes, bool):
+                return
+            self._memory.resize(max_bytes)
+            for name, quota_bytes in self._quotas.in_bytes(max_bytes).items():
+                self._memory.set_quota(name, quota_bytes)
         logger.info(
             "cache: bound changed from %s to %s",
             format_bytes(before),
@@ -152,8 +156,9 @@ class ManagedCache:
         Raises:
             ConfigurationError: a quota that is not allowed.
         """
-        self._quotas = self._quotas.with_quota(name, quota)
-        self._memory.set_quota(name, self._quotas.in_bytes(self._memory.max_bytes).get(name))
+        with self._changing:
+            self._quotas = self._quotas.with_quota(name, quota)
+            self._memory.set_quota(name, self._quotas.in_bytes(self._memory.max_bytes).get(name))
 
     def set_enabled(self, is_enabled: bool) -> None:
         """Switch the cache on or off.
@@ -191,13 +196,36 @@ class ManagedCache:
         Raises:
             ConfigurationError: there is no such policy; nothing was changed.
         """
-        if policy is not None and policy != self._policy:
+        if policy is not None:
+            self._set_policy(policy)
+        if tiers is not None:
+            self._tier_options = tiers
+            if tiers != TierOptions():
+                self._core.expect_tiers()
+
+    def _set_policy(self, policy: str) -> None:
+        with self._changing:
+            if policy == self._policy:
+                return
             random = self._random
             self._memory.set_policy(lambda: make_policy(policy, random=random))
             logger.info("cache: policy changed from %s to %s", self._policy, policy)
             self._policy = policy
-        if tiers is not None:
-            self._tier_options = tiers
+
+    def hold(self) -> None:
+        """Keep everything as it is: a fork is about to happen."""
+        self._core.hold()
+
+    def let_go(self) -> None:
+        """End ``hold``."""
+        self._core.let_go()
+
+    def forked(self) -> None:
+        """In a forked child: begin with locks that nobody holds."""
+        self._opening, self._changing = threading.Lock(), threading.RLock()
+        self._core.forked()
+        if self._tiers is not None:
+            self._tiers.forked()
 
     async def start(self) -> None:
         """Open the tiers, and begin to remove expired entries each second in steps of bounded work. Safe to call twice.
@@ -215,9 +243,11 @@ class ManagedCache:
 
         Cancellation: the tiers are closed all the same, in a thread.
         """
-        await self._sweeper.stop()
-        if self._tiers is not None:
-            await asyncio.shield(asyncio.to_thread(self.close))
+        try:
+            await self._sweeper.stop()
+        finally:
+            if self._tiers is not None:
+                await asyncio.shield(asyncio.to_thread(self.close))
         stats = self.get_stats()
         logger.info(
             "cache stopped: %d entries in %s, %d hits and %d misses so far (%s), %d evictions",

@@ -55,7 +55,17 @@ class Figures:
 class Shelf(Figures):
     """The entries of one name by their keys, which :func:`ondol.cache.keys.shelf_key` makes."""
 
-    __slots__ = ("entries", "has_warned", "is_named", "is_simple", "name", "partition", "segments", "used_bytes")
+    __slots__ = (
+        "entries",
+        "has_warned",
+        "is_indexed",
+        "is_named",
+        "is_simple",
+        "name",
+        "partition",
+        "segments",
+        "used_bytes",
+    )
 
     def __init__(self, name: str, partition: Partition, *, is_named: bool, is_simple: bool) -> None:
         super().__init__()
@@ -68,6 +78,8 @@ class Shelf(Figures):
         self.is_simple = is_simple
         """Whether entries come and go with nothing to do for the shelf: no quota, no index, no end of its own."""
         self.has_warned = False
+        self.is_indexed = False
+        """Whether ``segments`` holds all entries; while the index is made it holds some."""
         self.segments: dict[str, set[Entry]] | None = None
         """The entries by the first word of their readable key after the name, once a pattern asked for that."""
 

@@ -44,8 +44,37 @@ class EntryTables:
         """Held by whoever looks at several entries at once. Re-entrant: dropping a value may run a finalizer."""
         self._hits: list[Entry] = []
         self._used_bytes = 0
+        self._graves: list[Entry] = []
+        """What was dropped under the lock; let go of after it, since values may have finalizers that use the cache."""
+        self._storing: Shelf | None = None
+        """The shelf that an entry is about to come onto, which stays when its last other entry goes."""
         self.left: Counter[str] = Counter()
         """How many entries left, by reason."""
+
+    def index_segments(self, shelf: Shelf) -> bool:
+        """Begin to keep the entries of ``shelf`` by their first word, those that are there still to be added.
+
+        Returns:
+            Whether it is the caller who has to add them.
+        """
+        with self.lock:
+            if shelf.segments is not None:
+                return False
+            shelf.segments = {}
+            shelf.is_simple = False
+            return True
+
+    def drop_segments(self, shelf: Shelf) -> None:
+        """Forget an index that was not finished."""
+        with self.lock:
+            shelf.segments, shelf.is_indexed = None, False
+            shelf.is_simple = shelf.is_named and shelf.partition is self._shared
+
+    def add_segment(self, entry: Entry) -> None:
+        """Add an entry to the index that ``index_segments`` began."""
+        with self.lock:
+            if entry.is_live and entry.shelf.segments is not None:
+                entry.shelf.segments.setdefault(first_segment(entry), set()).add(entry)
 
     def _admit(self, entry: Entry, shelf: Shelf, partition: Partition) -> None:
         size_bytes, timing = entry.size_bytes, entry.timing
@@ -117,6 +146,7 @@ class EntryTables:
             shelf = victim.shelf
             if shelf.is_simple and victim.timing is None and not victim.tags:
                 victim.is_live = False
+                self._graves.append(victim)
                 del shelf.entries[victim.key]
                 size_bytes = victim.size_bytes
                 shelf.used_bytes -= size_bytes
@@ -124,8 +154,7 @@ class EntryTables:
             else:
                 size_bytes = victim.size_bytes
                 self._drop(victim)
-                if not shelf.is_named:
-                    self.shelves.close_if_empty(shelf)
+                self._close_if_empty(shelf)
             freed_bytes += size_bytes
         self.left[reason] += count
 
@@ -151,17 +180,27 @@ class EntryTables:
         with self.lock:
             if entry.is_live:
                 self._leave(entry, end_of(entry))
+        self._bury()
 
     def _leave(self, entry: Entry, reason: str) -> None:
         self._drop(entry)
         entry.shelf.partition.policy.removed(entry)
         self.left[reason] += 1
-        if not entry.shelf.is_named:
-            self.shelves.close_if_empty(entry.shelf)
+        self._close_if_empty(entry.shelf)
+
+    def _close_if_empty(self, shelf: Shelf) -> None:
+        if not shelf.is_named and shelf is not self._storing:
+            self.shelves.close_if_empty(shelf)
+
+    def _bury(self) -> None:
+        """Let go of what was dropped; called without the lock."""
+        graves, self._graves = self._graves, []
+        graves.clear()
 
     def _drop(self, entry: Entry) -> None:
         shelf = entry.shelf
         entry.is_live = False
+        self._graves.append(entry)
         del shelf.entries[entry.key]
         size_bytes = entry.size_bytes
         shelf.used_bytes -= size_bytes

@@ -52,7 +52,7 @@ class Tiers:
         if options.disk_dir is not None:
             self._disk = DiskTier(options.disk_dir, options.disk_max_bytes, clock, recorder)
         if options.redis_url is not None or options.store is not None:
-            self._shared = _shared_tier(core, self._gap, options, clock, random, recorder)
+            self._shared = _shared_tier(self._from_elsewhere, self._gap, options, clock, random, recorder)
         self._lower = LowerTiers(clock, self._disk, self._shared)
         self._lock = threading.Lock()
         self._is_open = False
@@ -85,15 +85,22 @@ class Tiers:
         with self._lock:
             if not self._is_open:
                 return
-            self._is_open = False
             self._end_warming()
             self._core.attach(None)
-            if self._shared is not None:
-                self._shared.stop()
-                self._write_position()
-            if self._disk is not None:
-                self._disk.remember_hot(canonical_key(e.shelf.name, e.key) for e in self._most_worth())
-                self._disk.close()
+            try:
+                if self._shared is not None:
+                    self._shared.stop()
+                    self._write_position()
+                if self._disk is not None:
+                    self._disk.remember_hot(canonical_key(e.shelf.name, e.key) for e in self._most_worth())
+            finally:
+                self._is_open = False
+                if self._disk is not None:
+                    self._disk.close()
+
+    def forked(self) -> None:
+        """In a forked child: begin with a lock that nobody holds."""
+        self._lock = threading.Lock()
 
     def join_warming(self, timeout_s: float) -> bool:
         """Wait until what the last run noted is back in memory; return whether it is."""
@@ -114,7 +121,7 @@ class Tiers:
         usual_s = sum(known) / len(known) if known else 1.0
 
         def worth(entry: Entry) -> float:
-            return (entry.uses + 1) * (entry.cost_s or usual_s) / entry.size_bytes
+            return (entry.uses + 1) * (entry.cost_s or usual_s) / max(1, entry.size_bytes)
 
         return sorted(entries, key=worth, reverse=True)
 
@@ -148,11 +155,17 @@ class Tiers:
                 return
             name, key = split_key(canonical)
             if memory.peek(name, key) is None and self._core.is_enabled:
-                self.warmed += self._core.computing.fetch_from_disk(name, key)
+                self.warmed += self._core.computing.bring_back(self._lower, name, key)
             if position % _WARM_STEP == 0:
                 self._is_ending.wait(_WARM_PAUSE_S)  # requests come first
 
     # What the shared tier says
+
+    def _from_elsewhere(self, invalidation: Invalidation) -> None:
+        """Drop what another process announced: from the disk first, so that nothing old is found there any more."""
+        if self._disk is not None:
+            self._disk.invalidate(invalidation)
+        self._core.apply_from_elsewhere(invalidation)
 
     def _gap(self) -> None:
         """Drop all that may have been invalidated by others without our knowing."""
@@ -195,7 +208,7 @@ def _most_entries(max_bytes: int) -> int:
 
 
 def _shared_tier(
-    core: CacheCore, on_gap: Any, options: TierOptions, clock: Clock, random: Random, recorder: Recorder
+    on_invalidated: Any, on_gap: Any, options: TierOptions, clock: Clock, random: Random, recorder: Recorder
 ) -> SharedTier:
     from ondol.cache.shared import SharedParams, SharedTier  # noqa: PLC0415  # an optional part, and slow to import
 
@@ -203,7 +216,7 @@ def _shared_tier(
         options.store if options.store is not None else _redis_store(options),
         clock,
         namespace=options.namespace,
-        on_invalidated=core.apply_from_elsewhere,
+        on_invalidated=on_invalidated,
         on_gap=on_gap,
         recorder=recorder,
         random=random.random,

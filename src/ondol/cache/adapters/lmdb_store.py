@@ -53,6 +53,8 @@ class LmdbStore:
         spare = max(self._map_bytes // _SPARE_RATIO, min(self._map_bytes // 2, _MAX_SPARE_BYTES))
         self.limit_bytes = self._map_bytes - spare
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        """Held while a transaction writes: a fork in the middle of one would leave the child waiting for it."""
         self._lmdb: Any = None
         self._env: Any = None
         self._tables: dict[str, Any] = {}
@@ -195,16 +197,18 @@ class LmdbStore:
             env.close()
 
     def pause(self) -> None:
-        """Before a fork: wait for the reads under way and hold up others."""
+        """Before a fork: wait for the reads and the transaction under way and hold up others."""
+        self._writing.acquire()
         self._lock.acquire()
 
     def resume(self) -> None:
-        """After it: let reads go on."""
+        """After it: let them go on."""
         self._lock.release()
+        self._writing.release()
 
     def forget(self) -> None:
         """Let go of the parent's environment: its locks and its readers stay the parent's."""
-        self._lock, self._is_wanted = threading.Lock(), False
+        self._lock, self._writing, self._is_wanted = threading.Lock(), threading.Lock(), False
         self._end()
         self._folder.leave()
 
@@ -331,7 +335,7 @@ class LmdbStore:
     def _transaction(self) -> Iterator[Tables]:
         if self._env is None:
             raise StoreFailedError("the disk tier is closed")
-        with self._env.begin(write=True) as txn:
+        with self._writing, self._env.begin(write=True) as txn:
             tables = Tables(txn, self._tables, self._env.stat()["psize"])
             yield tables
             tables.save()
