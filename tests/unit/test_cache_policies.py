@@ -10,7 +10,7 @@ import pytest
 from ondol.cache.entry import Entry
 from ondol.cache.policies import DEFAULT_POLICY, POLICY_NAMES, make_policy
 from ondol.cache.policies.gdsf import GdsfParams, GdsfPolicy
-from ondol.cache.policies.ghosts import Ghosts, figure_of
+from ondol.cache.policies.ghosts import Ghosts, figure_of, mark
 from ondol.cache.policies.lru import LruPolicy
 from ondol.cache.policies.s3fifo import S3FifoPolicy
 from ondol.errors import ConfigurationError
@@ -262,31 +262,73 @@ def test_any_size_will_do(name: str, size_bytes: int) -> None:
     assert sorted(leave(policy, 5)) == list(range(5))
 
 
+def keep(ghosts: Ghosts, number: int, figure: int, count: int) -> None:
+    one = entry(number)
+    mark(one)
+    if ghosts.keep(one, figure):
+        ghosts.turn_over(count)
+
+
+def recall(ghosts: Ghosts, number: int) -> int:
+    return ghosts.recall(mark(entry(number)))
+
+
 def test_ghosts_are_remembered_for_a_while() -> None:
     ghosts = Ghosts()
     ghosts.resize(200)
     for number in range(100):
-        ghosts.keep(entry(number), 3, 200)
-    assert sum(ghosts.recall(entry(number)) == 3 for number in range(50)) >= 38
-    assert sum(bool(ghosts.recall(entry(number))) for number in range(50)) <= 10
+        keep(ghosts, number, 3, 200)
+    assert sum(recall(ghosts, number) == 3 for number in range(50)) >= 38
+    assert sum(bool(recall(ghosts, number)) for number in range(50)) <= 4
     for number in range(100, 1000):
-        ghosts.keep(entry(number), 1, 200)
-    known = [number for number in range(1000) if ghosts.recall(entry(number))]
+        keep(ghosts, number, 1, 200)
+    known = [number for number in range(1000) if recall(ghosts, number)]
     assert len(set(range(900, 1000)) & set(known)) >= 70
-    assert sum(number < 700 for number in known) < 70
-    assert sum(bool(ghosts.recall(entry(number))) for number in range(10_000, 20_000)) < 900
+    assert sum(number < 700 for number in known) < 30
+    assert sum(bool(recall(ghosts, number)) for number in range(10_000, 20_000)) < 200
+
+
+def test_who_left_lately_is_told_from_who_left_before() -> None:
+    ghosts = Ghosts()
+    ghosts.resize(2000)
+    keep(ghosts, 1, 2, 0)
+    assert ghosts.recall_lately(mark(entry(1))) == 2
+    keep(ghosts, 1, 2, 0)
+    ghosts.turn_over(100)
+    assert ghosts.recall_lately(mark(entry(1))) == 0
+    assert [recall(ghosts, 1), recall(ghosts, 1)] == [2, 0]
 
 
 def test_ghosts_are_bounded_in_count_where_entries_are_small() -> None:
     ghosts = Ghosts()
     ghosts.resize(1 << 40)
     for number in range(20_000):
-        ghosts.keep(entry(number), 1, 300)
+        keep(ghosts, number, 1, 300)
     assert ghosts.used_bytes <= 10_000
 
 
+@pytest.mark.parametrize("name", ["s3fifo", "gdsf"])
+def test_entries_handed_over_are_no_ghosts(name: str) -> None:
+    ghosts = Ghosts()
+    ghosts.resize(1000)
+    policy = S3FifoPolicy(ghosts) if name == "s3fifo" else GdsfPolicy(ghosts=ghosts)
+    policy.resized(1000)
+    admit(policy, 1, 2)
+    assert leave(policy, 1) == [1]
+    policy.hand_over()
+    assert leave(policy, 1) == [2]
+    assert [bool(recall(ghosts, number)) for number in (1, 2)] == [True, False]
+
+
+def test_marks_tell_keys_and_names_apart() -> None:
+    shelves = [cast("Any", SimpleNamespace(name=f"n{number}")) for number in range(1100)]
+    marks = {mark(Entry(key, shelf, None, 1, 0.0)) for key in range(50) for shelf in shelves}
+    assert len(marks) == 50 * 1100
+    assert mark(entry("a")) == mark(entry("a"))
+
+
 def test_figures_fit_a_byte() -> None:
-    assert [figure_of(frequency) for frequency in (0.0, 0.1, 2.4, 1e9)] == [1, 1, 2, 255]
+    assert [figure_of(frequency) for frequency in (0.0, 0.1, 2.4, 1e9)] == [1, 1, 2, 15]
 
 
 def test_policies_are_made_by_name() -> None:

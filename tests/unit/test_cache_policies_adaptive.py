@@ -10,8 +10,9 @@ import pytest
 from ondol.cache.entry import Entry
 from ondol.cache.policies import AdaptivePolicy, make_policy
 from ondol.cache.policies.experts import EXPERTS
+from ondol.cache.policies.lru import LruPolicy
 from ondol.cache.policies.panel import Panel
-from ondol.cache.policies.shadow import Shadow
+from ondol.cache.policies.shadow import LruShadow, Shadow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,7 +125,7 @@ def test_its_figures_say_why() -> None:
     stats = policy.get_stats()
     ratios = cast("dict[str, float]", stats["estimated_hit_ratios"])
     assert stats["policy"] == "adaptive"
-    assert set(ratios) == {expert.name for expert in EXPERTS if not expert.needs_costs}
+    assert set(ratios) == {expert.name for expert in EXPERTS if not expert.needs_costs and not expert.needs_sizes}
     assert ratios["lru"] < ratios["s3fifo"]
     assert stats["costs_vary"] is False
 
@@ -142,9 +143,9 @@ def test_where_costs_vary_it_saves_more_of_them_without_losing_hits() -> None:
     hits, saved_s = run("adaptive")
     lru_hits, lru_saved_s = run("lru")
     s3fifo_hits, s3fifo_saved_s = run("s3fifo")
-    assert saved_s > 1.2 * lru_saved_s
+    assert saved_s > 1.15 * lru_saved_s
     assert saved_s > s3fifo_saved_s
-    assert hits > max(lru_hits, s3fifo_hits) - 0.015 * len(keys)
+    assert hits > max(lru_hits, s3fifo_hits) - 0.012 * len(keys)
 
 
 def test_a_switch_moves_a_few_entries_at_a_time() -> None:
@@ -152,6 +153,8 @@ def test_a_switch_moves_a_few_entries_at_a_time() -> None:
     tier = Tier(policy, 4_000)
     for key in range(4_000):
         tier.ask(key)
+    while policy._former is not None:
+        tier.ask(len(tier.entries))
     policy._switch("gdsf")
     left = []
     while policy._former is not None:
@@ -165,13 +168,15 @@ def test_a_switch_moves_a_few_entries_at_a_time() -> None:
 
 def test_among_relatives_only_the_ranking_changes() -> None:
     policy = AdaptivePolicy()
-    policy._switch("gate")
-    policy._former = None
     tier = Tier(policy, 100)
-    for key in range(100):
+    for key in range(200):
+        tier.ask(key)
+    policy._switch("gate")
+    for key in range(200, 300):
         tier.ask(key)
     before = policy._policy
-    policy._switch("doubt")
+    assert policy._former is None
+    policy._switch("gdsf")
     assert policy._policy is before
     assert policy._former is None
 
@@ -181,13 +186,74 @@ def test_shadows_and_tracked_entries_are_few_in_a_large_cache() -> None:
     tier = Tier(policy, 20_000)
     for key in range(25_000):
         tier.ask(key)
-    for key in Random(6).choices(range(10_000, 25_000), k=40_000):
+    for key in Random(6).choices(range(10_000, 25_000), k=100_000):
         tier.ask(key)
     stats = policy.get_stats()
-    assert cast("int", stats["shadow_keys"]) <= 3_200
+    assert cast("int", stats["shadow_keys"]) <= 1_800
+    policy._switch("s3fifo")
+    for key in range(30_000, 40_000):
+        tier.ask(key)
+    assert policy._former is None
+    for key in list(tier.entries) * 2:
+        tier.ask(key)
+    policy.touched(tier.hits)
     tracked = [entry for entry in tier.entries.values() if entry.is_tracked]
-    assert len(tracked) <= 3_600
-    assert set(policy._sampled) == set(tracked)
+    assert len(tracked) <= 1_800
+    assert all(entry.mark < policy._bound for entry in tracked)
+
+
+def test_in_a_cache_far_from_full_nothing_is_tracked() -> None:
+    policy = AdaptivePolicy()
+    tier = Tier(policy, 100_000_000)
+    for _ in range(50):
+        for key in range(400):
+            tier.ask(key, 1_000)
+    assert not any(entry.is_tracked for entry in tier.entries.values())
+    assert policy.get_stats()["shadow_keys"] == 0
+
+
+def test_the_sample_of_a_large_cache_is_small_from_the_beginning() -> None:
+    policy = AdaptivePolicy()
+    tier = Tier(policy, 100_000_000)
+    tier.ask(0, 1_000)
+    assert policy.get_stats()["sampled_ratio"] == pytest.approx(0.04096)
+    small = AdaptivePolicy()
+    Tier(small, 1_000_000).ask(0, 1_000)
+    assert small.get_stats()["sampled_ratio"] == 1.0
+
+
+def test_shadows_begin_with_what_the_cache_holds() -> None:
+    policy = AdaptivePolicy()
+    tier = Tier(policy, 1_000)
+    for key in range(700):
+        tier.ask(key)
+    keys = cast("int", policy.get_stats()["shadow_keys"])
+    assert 600 < keys <= 700
+
+
+def test_lru_in_charge_keeps_ghosts_only_while_others_may_be_better() -> None:
+    for keys, is_keeping in (list(range(20_000)), False), (skewed(), True):
+        policy = AdaptivePolicy()
+        tier = Tier(policy, 150)
+        seen = set()
+        for key in keys:
+            tier.ask(key)
+            if isinstance(policy._policy, LruPolicy):
+                seen.add(policy._policy._ghosts is not None)
+        assert is_keeping in seen
+        if not is_keeping:
+            assert isinstance(policy._policy, LruPolicy)
+            assert policy._policy._ghosts is None
+
+
+def test_an_lru_shadow_goes_by_bytes() -> None:
+    shadow = LruShadow()
+    shadow.resize(10)
+    assert shadow.replay([(1, 4, 1.0), (2, 4, 1.0), (1, 4, 2.0), (3, 4, 1.0), (2, 4, 1.0), (4, 11, 1.0)]) == (1, 2.0)
+    assert len(shadow) == 2
+    assert shadow.replay([(3, 4, 0.0)])[0] == 1
+    shadow.thin(3)
+    assert len(shadow) == 1
 
 
 def test_after_shrinking_the_sample_grows_again() -> None:
@@ -207,10 +273,12 @@ def accesses(keys: Iterable[int], cost_s: float = 0.0) -> list[Access]:
 
 def test_a_shadow_does_what_a_cache_would_do() -> None:
     keys = skewed()
-    shadow = Shadow(next(expert for expert in EXPERTS if expert.name == "lru").make_shadow())
-    shadow.resize(150)
-    hits, saved_s = shadow.replay(accesses(keys, 2.0))
-    assert hits == round(hit_ratio("lru", keys, 150) * len(keys))
+    shadow: Shadow | LruShadow
+    for shadow in (LruShadow(), Shadow(LruPolicy())):
+        shadow.resize(150)
+        hits, saved_s = shadow.replay(accesses(keys, 2.0))
+        assert hits == round(hit_ratio("lru", keys, 150) * len(keys))
+        assert shadow.is_full
     assert saved_s == pytest.approx(2.0 * hits)
     shadow.thin(100)
     assert shadow.replay(accesses(range(1_000, 1_001)))[0] == 0

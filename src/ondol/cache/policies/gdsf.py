@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import TYPE_CHECKING, Any, Final
 
-from ondol.cache.policies.ghosts import Ghosts, figure_of
+from ondol.cache.policies.ghosts import NOWHERE, Ghosts, figure_of, mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,8 @@ _NOISE_S: Final = 100e-6
 """Added to every cost: differences below it are noise of the measurement."""
 _MAX_STEPS: Final = 500
 """Used entries that one eviction ranks anew before it takes one of them."""
+_SHARED_RATIO: Final = 3.0
+"""Bytes of entries that left and are remembered together with other policies, in parts of the bound."""
 _GHOST_SHARE: Final = 0.5
 """What is left of its frequency to an entry that left and comes back."""
 
@@ -119,7 +121,7 @@ class GdsfPolicy:
             self.adopt(entry)
             return
         params = self._params
-        known = self._ghosts.recall(entry) if params.ghost_ratio else 0
+        known = self._ghosts.recall(entry.mark or mark(entry)) if params.ghost_ratio else 0
         if known:
             entry.rank = 1.0 + known * _GHOST_SHARE
         elif params.queue_ratio:
@@ -140,6 +142,10 @@ class GdsfPolicy:
     def owns(self, entry: Entry) -> bool:
         """Return whether a live entry is kept here or in another one of the family."""
         return type(entry.place) is list or entry.place is self._queue
+
+    def hand_over(self) -> None:
+        """Have entries that are evicted from now on not remembered: another policy takes them."""
+        self._ghosts = NOWHERE
 
     def touched(self, entries: Sequence[Entry]) -> None:
         """Do nothing: uses are looked at when an entry's turn comes."""
@@ -222,10 +228,12 @@ class GdsfPolicy:
         return entry
 
     def _remember(self, entry: Entry) -> None:
-        if self._is_sharing:
-            self._ghosts.keep(entry, figure_of(entry.rank), 3 * len(self))
-        elif ratio := self._params.ghost_ratio:
-            self._ghosts.keep(entry, figure_of(entry.rank), int(ratio * len(self)))
+        ratio = _SHARED_RATIO if self._is_sharing else self._params.ghost_ratio
+        if ratio:
+            if not entry.mark:
+                mark(entry)
+            if self._ghosts.keep(entry, figure_of(entry.rank)):
+                self._ghosts.turn_over(ratio * len(self))
 
     def _push(self, entry: Entry) -> None:
         self._turn = turn = self._turn + 1

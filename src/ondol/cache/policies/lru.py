@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from ondol.cache.entry import NEVER_CALM
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from ondol.cache.policies.ghosts import Ghosts
 
 __all__ = ["LruPolicy"]
+
+_SHARED_RATIO: Final = 3.0
+"""Bytes of entries that left and are remembered for others, in parts of the bound."""
 
 
 class LruPolicy:
@@ -25,7 +30,7 @@ class LruPolicy:
     name = "lru"
 
     def __init__(self, ghosts: Ghosts | None = None) -> None:
-        """Begin without entries; ``ghosts``, if there are any, are kept for others who make use of them."""
+        """Begin without entries; ``ghosts``, if there are any, are kept for others, who give entries their marks."""
         self._ghosts = ghosts
         self._order: OrderedDict[Entry, None] = OrderedDict()
 
@@ -34,15 +39,24 @@ class LruPolicy:
 
     def admitted(self, entry: Entry) -> None:
         """Put a new entry at the young end."""
-        entry.place = self._order
-        self._order[entry] = None
-        entry.track(is_tracked=True)
+        entry.place = order = self._order
+        order[entry] = None
+        entry.is_tracked = True  # as Entry.track does, without the calls
+        entry.calm_until_s = NEVER_CALM
 
     adopt = admitted
 
     def owns(self, entry: Entry) -> bool:
         """Return whether a live entry is kept here."""
         return entry.place is self._order
+
+    def remember(self, ghosts: Ghosts | None) -> None:
+        """Keep ghosts from now on, or none: they take half of an eviction's time, and nobody may need them."""
+        self._ghosts = ghosts
+
+    def hand_over(self) -> None:
+        """Have entries that are evicted from now on not remembered: another policy takes them."""
+        self._ghosts = None
 
     def touched(self, entries: Sequence[Entry]) -> None:
         """Move used entries to the young end; those of another policy are passed over."""
@@ -63,8 +77,9 @@ class LruPolicy:
             KeyError: there is none.
         """
         entry = self._order.popitem(last=False)[0]
-        if self._ghosts is not None:
-            self._ghosts.keep(entry, 1, 3 * len(self._order))
+        ghosts = self._ghosts
+        if ghosts is not None and ghosts.keep(entry, 1):
+            ghosts.turn_over(_SHARED_RATIO * len(self._order))
         return entry
 
     def resized(self, max_bytes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from ondol.cache.policies.ghosts import Ghosts
+from ondol.cache.policies.ghosts import NOWHERE, Ghosts, mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,8 @@ __all__ = ["S3FifoPolicy"]
 _SMALL_RATIO: Final = 0.1
 _GHOST_RATIO: Final = 1.5
 """Remembered bytes, in parts of the bound; as the memory forgets by halves, between half of it and all of it."""
+_SHARED_RATIO: Final = 3.0
+"""The same of a memory that is shared with others; the younger half of it is looked at here."""
 _MAX_ROUNDS: Final = 3
 _MAX_STEPS: Final = 1000
 """Used entries that one eviction queues again before it takes the next in turn."""
@@ -35,7 +37,7 @@ class S3FifoPolicy:
     enough here (there two by default), which suits byte-bounded caches of few entries better.
     """
 
-    __slots__ = ("_ghosts", "_is_sharing", "_main", "_small", "_small_bytes", "_small_goal_bytes")
+    __slots__ = ("_ghost_ratio", "_ghosts", "_main", "_recall", "_small", "_small_bytes", "_small_goal_bytes")
 
     name = "s3fifo"
 
@@ -43,8 +45,9 @@ class S3FifoPolicy:
         """Begin without entries; ``ghosts`` are shared with others, who bound them at twice of what is needed here."""
         self._small: OrderedDict[Entry, None] = OrderedDict()
         self._main: OrderedDict[Entry, None] = OrderedDict()
-        self._is_sharing = ghosts is not None
-        self._ghosts = ghosts if ghosts is not None else Ghosts()
+        self._ghost_ratio = _GHOST_RATIO if ghosts is None else _SHARED_RATIO
+        self._ghosts = Ghosts() if ghosts is None else ghosts
+        self._recall = self._ghosts.recall if ghosts is None else self._ghosts.recall_lately
         self._small_bytes = 0
         self._small_goal_bytes = 0.0
 
@@ -53,11 +56,10 @@ class S3FifoPolicy:
 
     def admitted(self, entry: Entry) -> None:
         """Put a new entry into the small queue, or into the main one when its key is known."""
-        ghosts = self._ghosts
-        if entry.uses or (ghosts.recall_lately(entry) if self._is_sharing else ghosts.recall(entry)):
+        hashed = entry.mark or mark(entry)
+        if entry.uses or self._recall(hashed):
             self.adopt(entry)
             return
-        entry.rank = entry.uses
         entry.place = small = self._small
         small[entry] = None
         self._small_bytes += entry.size_bytes
@@ -71,6 +73,10 @@ class S3FifoPolicy:
     def owns(self, entry: Entry) -> bool:
         """Return whether a live entry is in one of the queues."""
         return entry.place is self._main or entry.place is self._small
+
+    def hand_over(self) -> None:
+        """Have entries that are evicted from now on not remembered: another policy takes them."""
+        self._ghosts = NOWHERE
 
     def touched(self, entries: Sequence[Entry]) -> None:
         """Do nothing: uses are looked at when an entry's turn comes."""
@@ -92,8 +98,9 @@ class S3FifoPolicy:
             if small and (self._small_bytes >= self._small_goal_bytes or not main):
                 entry = small.popitem(last=False)[0]
                 self._small_bytes -= entry.size_bytes
-                if entry.uses <= entry.rank:
-                    self._ghosts.keep(entry, 1, int((3 if self._is_sharing else _GHOST_RATIO) * len(self)))
+                if not entry.uses:
+                    if self._ghosts.keep(entry, 1):
+                        self._ghosts.turn_over(self._ghost_ratio * len(self))
                     return entry
                 self.adopt(entry)
             else:
@@ -111,7 +118,7 @@ class S3FifoPolicy:
     def resized(self, max_bytes: int) -> None:
         """Give the small queue and the ghosts their share of the new bound."""
         self._small_goal_bytes = max_bytes * _SMALL_RATIO
-        if not self._is_sharing:
+        if self._ghost_ratio == _GHOST_RATIO:
             self._ghosts.resize(max_bytes * _GHOST_RATIO)
 
     def get_stats(self) -> dict[str, object]:
