@@ -148,17 +148,22 @@ def test_where_costs_vary_it_saves_more_of_them_without_losing_hits() -> None:
     assert hits > max(lru_hits, s3fifo_hits) - 0.012 * len(keys)
 
 
+def former(policy: AdaptivePolicy) -> Any:
+    """The policy that still has entries to hand over, read anew each time."""
+    return policy._former
+
+
 def test_a_switch_moves_a_few_entries_at_a_time() -> None:
     policy = AdaptivePolicy()
     tier = Tier(policy, 4_000)
     for key in range(4_000):
         tier.ask(key)
-    while policy._former is not None:
+    while former(policy) is not None:
         tier.ask(len(tier.entries))
     policy._switch("gdsf")
     left = []
-    while policy._former is not None:
-        left.append(len(policy._former))
+    while former(policy) is not None:
+        left.append(len(former(policy)))
         tier.ask(100_000 + len(left))
     assert left[0] == 4_000
     assert len(left) <= 600
