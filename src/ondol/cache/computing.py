@@ -168,7 +168,7 @@ class Computing(Computation):
                 self._keep(name, key, computed)
 
         canonical = canonical_key(name, key)
-        work: Work[Computed | None] = Work(lambda: lower.read(canonical), nothing, commit)
+        work: Work[Computed | None] = Work(lambda: lower.peek(canonical), nothing, commit)
         return self._fetches.run_blocking((name, key), work)[0] is not None
 
     # Detaching

@@ -188,6 +188,13 @@ class DiskTier:
                     self._touched[key] = None
         return frame
 
+    def peek(self, key: str) -> bytes | None:
+        """Return what ``fetch`` would return, without counting it."""
+        if self._is_forked:
+            self._check_process()
+        life = self._life
+        return None if life is None else life.read(key)
+
     def fetch_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return what ``fetch`` would return for each key."""
         return [self.fetch(key) for key in keys]

@@ -64,6 +64,12 @@ class LowerTiers:
             return None
         return self._decoded(key, self.disk.fetch(key), "disk")
 
+    def peek(self, key: str) -> Computed | None:
+        """Return what the disk has, without counting it as a hit or as time saved."""
+        if self.disk is None:
+            return None
+        return self._decoded(key, self.disk.peek(key), "disk", is_counted=False)
+
     async def fetch(self, key: str) -> Computed | None:
         """Return what the disk or the shared tier has."""
         found = self.read(key)
@@ -184,7 +190,7 @@ class LowerTiers:
     def _from_shared(self, key: str, frame: bytes | None) -> Computed | None:
         return self._decoded(key, frame, "shared")
 
-    def _decoded(self, key: str, frame: bytes | None, tier: str) -> Computed | None:
+    def _decoded(self, key: str, frame: bytes | None, tier: str, *, is_counted: bool = True) -> Computed | None:
         if frame is None:
             return None
         try:
@@ -206,8 +212,9 @@ class LowerTiers:
             if stored.idle_ttl_s is not None:
                 idle_left_s = stored.created_at_s + stored.idle_ttl_s - wall_s
                 ttl_s = idle_left_s if ttl_s is None else min(ttl_s, idle_left_s)
-        with self._lock:
-            self._saved_s[tier] += stored.cost_s
+        if is_counted:
+            with self._lock:
+                self._saved_s[tier] += stored.cost_s
         name_key = split_key(key)[1]
         size_bytes = entry_size(name_key, stored.value, has_timing=timing is not None, tag_count=len(stored.tags))
         return Computed(
