@@ -62,7 +62,7 @@ def test_another_process_reads_what_one_stored() -> None:
         one, other = shared(server), shared(server)
         async with running(one, other):
             vector = np.arange(384, dtype=np.float32)
-            await one.set("v", vector, "a", 1, ttl_s=60, tags=["t"], cost_seconds=2.5)
+            await one.set("v", vector, "a", 1, ttl_s=60, tags=["t"], cost_seconds=2.5, is_announced=False)
             await one.set_many("n", {part: (part, None) for part in range(50)})
             await until(lambda: len(server.state.values) == 51)
             found = await other.get("v", "a", 1)
