@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ondol.cache import Cache, TierOptions
+from ondol.cache.codec import encode
 from ondol.cache.shelf import MAX_NAMES
 from ondol.testing import VirtualClock, run_virtual
 
@@ -237,3 +238,27 @@ raise SystemExit(any(failed))
 
 def test_threads_may_fork_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", FORKS], check=False, timeout=100).returncode == 0
+
+
+FIRST_USE = """
+import sys, threading
+from ondol.cache.codec import decode, encode
+
+frame = bytes.fromhex(sys.argv[1])
+found = []
+
+def use():
+    found.append(decode(frame) == [1, ("a",)] == decode(encode([1, ("a",)])))
+
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=use) for _ in range(200)]
+[thread.start() for thread in threads]  # one after the other: most come while the first imports
+[thread.join() for thread in threads]
+raise SystemExit(found != [True] * 200)
+"""
+
+
+def test_threads_that_use_the_codec_for_the_first_time_at_once_wait_for_its_import() -> None:
+    frame = encode([1, ("a",)]).hex()
+    for _ in range(5):
+        assert subprocess.run([sys.executable, "-c", FIRST_USE, frame], check=False, timeout=60).returncode == 0

@@ -151,7 +151,7 @@ def test_a_glob_knows_the_first_word_where_it_is_certain(pattern: str, segment: 
     assert Glob(pattern).segment("user") == segment
 
 
-@pytest.mark.parametrize("tags", ["tag", b"tag", [""], ["x" * 257], [1], [f"t{n}" for n in range(33)]])
+@pytest.mark.parametrize("tags", ["tag", b"tag", [""], [["a", "b"]], ["x" * 257], [1], [f"t{n}" for n in range(33)]])
 def test_bad_tags_are_refused(tags: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="not allowed"):
         checked_tags(tags)

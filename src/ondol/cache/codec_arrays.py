@@ -258,7 +258,8 @@ def scalar_of(data: bytes) -> Any:
 
 def _numpy() -> Any:
     numpy = sys.modules.get("numpy")
-    if numpy is not None:
+    # Another thread may be in the middle of importing it; import_module waits for that.
+    if numpy is not None and not getattr(numpy.__spec__, "_initializing", False):
         return numpy
     try:
         return import_module("numpy")  # programs that cache no arrays need not have or load it

@@ -246,7 +246,8 @@ _LEAVES: Final[dict[int, Callable[[bytes], Any]]] = {
 
 def _msgpack() -> Any:
     msgpack = sys.modules.get("msgpack")
-    if msgpack is not None:
+    # Another thread may be in the middle of importing it; import_module waits for that.
+    if msgpack is not None and not getattr(msgpack.__spec__, "_initializing", False):
         return msgpack
     try:
         return import_module("msgpack")  # an optional package, wanted by the tiers behind the memory only

@@ -26,10 +26,12 @@ def checked_tags(tags: Any) -> tuple[str, ...]:
     """
     if isinstance(tags, (str, bytes)):
         raise TypeError(f"tags={tags!r} is not allowed: it must be several strings, such as tags=({tags!r},)")
-    found = tuple(dict.fromkeys(tags))
-    for tag in found:
+    tags = tuple(tags)
+    for tag in tags:
         if not isinstance(tag, str):
             raise TypeError(f"the tag {tag!r} is not allowed: it must be a str")
+    found = tuple(dict.fromkeys(tags))
+    for tag in found:
         if not 0 < len(tag) <= MAX_TAG_CHARS:
             raise ValueError(f"the tag {tag[:40]!r} is not allowed: it must have 1 to {MAX_TAG_CHARS} characters")
     if len(found) > MAX_TAGS:
