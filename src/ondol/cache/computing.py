@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from ondol.cache.computation import Computation
@@ -13,7 +13,7 @@ from ondol.cache.key_batch import KeyBatch, is_part, members
 from ondol.cache.keys import canonical_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterator
+    from collections.abc import Awaitable, Callable, Hashable
 
     from ondol.cache.computed import Terms
     from ondol.cache.core import CacheCore
@@ -31,37 +31,31 @@ class Computing(Computation):
     Who drops a key first drops it below, then detaches what is computed or fetched, then drops it from memory: whatever
     began before is not stored, and whatever begins later finds nothing old.
 
-    Thread-safety: every method may be called from any thread and event loop. Locks are taken in the order renewals,
-    flights, fetches, memory.
+    Thread-safety: every method may be called from any thread and event loop. ``landing`` is taken before the memory's
+    lock.
     """
 
     def __init__(self, core: CacheCore, clock: Clock, recorder: Recorder) -> None:
         super().__init__(core, clock, recorder)
-        self._flights: SingleFlight[Computed] = SingleFlight()
-        self._fetches: SingleFlight[Computed | None] = SingleFlight()
+        self.landing = threading.RLock()
+        """Whoever holds it keeps all computations and fetches from beginning, and from being stored."""
+        self._flights: SingleFlight[Computed] = SingleFlight(self.landing)
+        self._fetches: SingleFlight[Computed | None] = SingleFlight(self.landing)
         self.flying = self._flights.by_key
         """What is computed now, for those who only need to know whether anything is."""
         self._asking: set[tuple[str, Hashable]] = set()
         """Of these, what is looked up in the tiers below, or was found there: its tags are not known."""
         self._shared_saved_s = 0.0
 
-    @contextlib.contextmanager
-    def landing(self) -> Iterator[None]:
-        """Keep all computations and fetches from being stored, for the time of a ``with`` block."""
-        with self._flights.lock, self._fetches.lock:
-            yield
-
     def hold(self) -> None:
         """Keep all threads from beginning or ending a computation."""
-        self._flights.lock.acquire()
-        self._fetches.lock.acquire()
+        self.landing.acquire()
         self._lock.acquire()
 
     def let_go(self) -> None:
         """End ``hold``."""
         self._lock.release()
-        self._fetches.lock.release()
-        self._flights.lock.release()
+        self.landing.release()
 
     async def run(self, name: str, key: Hashable, compute: Callable[[], Any | Awaitable[Any]], terms: Terms) -> Any:
         """Return the value in any tier, else the result of ``compute``, shared with all who ask for it meanwhile.

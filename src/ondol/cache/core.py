@@ -74,7 +74,7 @@ class CacheCore:
     def attach(self, lower: LowerTiers | None) -> None:
         """Put tiers below the memory, or take them away; they are told first what they have missed."""
         if lower is not None:
-            with self.computing.landing():
+            with self.computing.landing:
                 missed, self._missed = self._missed, {}
                 if missed is None:
                     lower.invalidate(Invalidation("all"))
@@ -205,7 +205,7 @@ class CacheCore:
             canonical = canonical_key(name, key)
             frame, ttl_s = lower.encode(canonical, value, cost_s, timing, tags)
         # In one step: what is in memory and what lies below must not come from two different calls.
-        with self.computing.landing():
+        with self.computing.landing:
             self.computing.detach(name, key)
             is_kept = self.memory.store(name, key, value, size_bytes, cost_s, timing, tags)
             if lower is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
+    from contextlib import AbstractContextManager
 
 __all__ = ["STRANDED_CHECK_S", "SingleFlight", "Work"]
 
@@ -116,8 +117,9 @@ class SingleFlight(Generic[T]):
     Thread-safety: every method may be called from any thread, ``run`` in any event loop.
     """
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
+    def __init__(self, lock: AbstractContextManager[Any] | None = None) -> None:
+        """Begin without flights; several that concern the same entries share one ``lock``."""
+        self._lock = lock if lock is not None else threading.RLock()
         self.by_key: dict[Hashable, _Flight[T]] = {}
 
     def __len__(self) -> int:
@@ -183,7 +185,7 @@ class SingleFlight(Generic[T]):
     def start(self, key: Hashable, work: Work[T]) -> bool:
         """Let a task of the running loop compute ``key`` with nobody waiting; return false when that is under way."""
         loop = asyncio.get_running_loop()
-        with self.lock:
+        with self._lock:
             flight = self.by_key.get(key)
             if flight is not None and not flight.is_stranded():
                 return False
@@ -194,18 +196,18 @@ class SingleFlight(Generic[T]):
     def detach(self, key: Hashable) -> None:
         """Let the flight of ``key`` end for those who wait, without commit; who comes later starts a new one."""
         if self.by_key:
-            with self.lock:
+            with self._lock:
                 self.by_key.pop(key, None)
 
     def detach_where(self, matches: Callable[[Any], object]) -> None:
         """Detach every flight whose key ``matches``."""
-        with self.lock:
+        with self._lock:
             for key in [key for key in self.by_key if matches(key)]:
                 del self.by_key[key]
 
     def discard_lost(self) -> None:
         """Forget flights whose loop was closed under them: nobody brings them to an end."""
-        with self.lock:
+        with self._lock:
             for key in [
                 key for key, flight in self.by_key.items() if flight.loop is not None and flight.loop.is_closed()
             ]:
@@ -213,12 +215,12 @@ class SingleFlight(Generic[T]):
 
     def detach_tagged(self, tags: tuple[str, ...]) -> None:
         """Detach every flight that has any of ``tags``."""
-        with self.lock:
+        with self._lock:
             for key in [key for key, flight in self.by_key.items() if not set(tags).isdisjoint(flight.tags)]:
                 del self.by_key[key]
 
     def _board(self, key: Hashable, loop: asyncio.AbstractEventLoop | None, work: Work[T]) -> _Seat[T]:
-        with self.lock:
+        with self._lock:
             flight = self.by_key.get(key)
             is_leader = flight is None or flight.is_stranded()
             if flight is None or is_leader:
@@ -267,7 +269,7 @@ class SingleFlight(Generic[T]):
 
     def _land(self, flight: _Flight[T], work: Work[T]) -> None:
         """Commit the result if it is still wanted and wake all who wait; only the first call does anything."""
-        with self.lock:
+        with self._lock:
             if flight.has_landed:
                 return
             flight.has_landed = True
@@ -285,7 +287,7 @@ class SingleFlight(Generic[T]):
 
     def _leave(self, flight: _Flight[T], waiter: _Waiter) -> None:
         """Stop waiting; a computation that nobody waits for any more is cancelled."""
-        with self.lock:
+        with self._lock:
             flight.waiters.discard(waiter)
             if flight.has_landed or flight.waiters:
                 return

@@ -14,7 +14,7 @@ from ondol.cache.flight import SingleFlight
 from ondol.cache.keys import canonical_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable
 
     from ondol.cache.computed import Computed, Terms
     from ondol.cache.core import CacheCore
@@ -38,30 +38,13 @@ class RefreshingComputing(Computing):
 
     def __init__(self, core: CacheCore, clock: Clock, recorder: Recorder) -> None:
         super().__init__(core, clock, recorder)
-        self._renewals: SingleFlight[Computed] = SingleFlight()
+        self._renewals: SingleFlight[Computed] = SingleFlight(self.landing)
         self._refresh_threads = threading.BoundedSemaphore(MAX_REFRESH_THREADS)
-
-    @contextlib.contextmanager
-    def landing(self) -> Iterator[None]:
-        """Keep all computations, renewals and fetches from being stored, for the time of a ``with`` block."""
-        with self._renewals.lock, super().landing():
-            yield
-
-    def hold(self) -> None:
-        """Keep all threads from beginning or ending a computation."""
-        self._renewals.lock.acquire()
-        super().hold()
-
-    def let_go(self) -> None:
-        """End ``hold``."""
-        super().let_go()
-        self._renewals.lock.release()
 
     def forked(self) -> None:
         """In a forked child: nobody here brings to an end what the parent computes."""
         self.detach_where(lambda _name, _key: True)
         self._asking.clear()
-        self._renewals = SingleFlight()
         self._refresh_threads = threading.BoundedSemaphore(MAX_REFRESH_THREADS)
 
     async def renew(self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms) -> Any:
@@ -114,9 +97,8 @@ class RefreshingComputing(Computing):
         work = self._work(name, key, compute, terms)
 
         def commit(computed: Computed) -> None:
-            with self.landing():  # what was computed before this began is older
-                super(RefreshingComputing, self).detach(name, key)
-                work.commit(computed)
+            super(RefreshingComputing, self).detach(name, key)  # what was computed before this began is older
+            work.commit(computed)
 
         return work._replace(recheck=nothing, commit=commit)
 
@@ -154,8 +136,8 @@ class RefreshingComputing(Computing):
                 self._note_failed_refresh(name, exc)
                 raise
 
-        self._flights.start((name, key), self._work(name, key, work, terms)._replace(recheck=nothing))
-        self._count_refresh()
+        if self._flights.start((name, key), self._work(name, key, work, terms)._replace(recheck=nothing)):
+            self._count_refresh()
         return True
 
     def _refresh_in_thread(self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms) -> bool:
