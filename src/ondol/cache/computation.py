@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from ondol.cache.computed import Computed, KeptError
 from ondol.cache.keys import canonical_key
 from ondol.cache.lifetime import Lifetime
-from ondol.cache.ports import Invalidation
 from ondol.units import KIB
 
 if TYPE_CHECKING:
@@ -92,11 +91,7 @@ class Computation:
         lower = self._core.lower
         if lower is None or terms.is_local:
             return computed
-        canonical = canonical_key(name, key)
-        frame, ttl_s = lower.encode(canonical, computed.value, computed.cost_s, computed.timing, computed.tags)
-        if frame is None and computed.lease is None:
-            lower.invalidate(Invalidation("keys", (canonical,)))  # an older value may lie there
-        return computed._replace(frame=frame, ttl_s=ttl_s)
+        return lower.encode(canonical_key(name, key), computed)
 
     def _failed(self, key: Hashable, error: Exception, started_s: float, terms: Terms, lease: Any) -> Computed:
         if lease is not None:

@@ -49,8 +49,10 @@ class Computed(NamedTuple):
     """As the tiers below keep it; ``None`` when it does not go there."""
     ttl_s: float | None = None
     """For how long the tiers below keep it."""
-    is_from_below: bool = False
-    is_from_shared: bool = False
+    origin: str | None = None
+    """The tier below that it came from."""
+    is_unencodable: bool = False
+    """Whether it would go into the tiers below and cannot."""
     lease: Any = None
     """The right to publish it, where a shared tier gave one."""
 

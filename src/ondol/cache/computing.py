@@ -227,14 +227,14 @@ class Computing(Computation):
         lower = core.lower
         if lower is None:
             core.note_missed(name, key)
-        elif computed.is_from_below:
+        elif computed.origin is not None:
             lower.pass_on(canonical_key(name, key), computed)
         else:
             # Without a lease others may hold an older value: it was refreshed, or the store was down.
             lower.put(canonical_key(name, key), computed, is_announced=computed.lease is None)
 
     def _counted(self, name: str, computed: Computed, is_shared: bool) -> Any:
-        if computed.is_from_below:
+        if computed.origin is not None:
             self._core.memory.count_lower_hit(name, computed.cost_s)
         elif is_shared:
             with self._lock:

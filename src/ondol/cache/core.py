@@ -64,8 +64,8 @@ class CacheCore:
         self._random = random
         self._size_of = size_of
         self._expects_tiers = False
-        self._missed: dict[tuple[str, str], None] | None = {}
-        """What tiers that are not attached would have to drop; ``None`` when that became everything."""
+        self._missed: dict[Any, dict[str, None]] = {}
+        """What tiers that are not attached would have to drop: values by kind of invalidation."""
         self.computing = RefreshingComputing(self, clock, recorder)
         self.is_plain = False
         """Whether storing is nothing but storing: switched on, no tiers, no time to live, sizes as measured."""
@@ -73,38 +73,29 @@ class CacheCore:
 
     def attach(self, lower: LowerTiers | None) -> None:
         """Put tiers below the memory, or take them away; they are told first what they have missed."""
-        if lower is not None:
-            with self.computing.landing:
+        with self.computing.landing:
+            if lower is not None:
                 missed, self._missed = self._missed, {}
-                if missed is None:
-                    lower.invalidate(Invalidation("all"))
-                elif missed:
-                    by_kind: dict[Any, list[str]] = {}
-                    for kind, value in missed:
-                        by_kind.setdefault(kind, []).append(value)
-                    for kind, values in by_kind.items():
-                        lower.invalidate(Invalidation(kind, () if kind == "all" else tuple(values)))
-                self.lower = lower
-        self.lower = lower
-        self._settle()
+                for kind, values in missed.items():
+                    lower.invalidate(Invalidation(kind, tuple(values)))
+            self.lower = lower
 
     def expect_tiers(self) -> None:
         """Note from now on, while no tiers are attached, what they would have to drop."""
-        if not self._expects_tiers:
-            self._expects_tiers, self._missed = True, {}
-            self._settle()
+        self._expects_tiers = True
+        self._settle()
 
     def note_missed(self, name: str, key: Hashable) -> None:
         """Note that what the tiers have under a key is older than what happened here."""
         if self._expects_tiers:
-            self._note_missed("keys", canonical_key(name, key))
+            self._note_missed("keys", (canonical_key(name, key),))
 
-    def _note_missed(self, kind: str, value: str) -> None:
+    def _note_missed(self, kind: str, values: tuple[str, ...]) -> None:
         missed = self._missed
-        if self._expects_tiers and missed is not None:
-            missed[kind, value] = None
-            if len(missed) > _MAX_MISSED:
-                self._missed = None
+        if kind != "all":
+            missed.setdefault(kind, {}).update(dict.fromkeys(values))
+        if kind == "all" or sum(map(len, missed.values())) > _MAX_MISSED:
+            self._missed = {"all": {}}
 
     def _settle(self) -> None:
         self.is_plain = (
@@ -195,34 +186,25 @@ class CacheCore:
         if not self.is_enabled:
             self._drop_below("keys", canonical_key(name, key))  # which must not come back when switched on
             return
-        timing = (
-            None if lifetime is DEFAULT_LIFETIME else lifetime.begin(self._clock.monotonic(), self._random.random())
-        )
-        size_bytes = self._entry_bytes(key, value, timing, tags)
-        lower = self.lower
-        frame, ttl_s, canonical = None, None, ""
+        computed = self.measure(key, value, lifetime, cost_s, tags)
+        lower, canonical = self.lower, ""
         if lower is not None:
             canonical = canonical_key(name, key)
-            frame, ttl_s = lower.encode(canonical, value, cost_s, timing, tags)
+            computed = lower.encode(canonical, computed)
         # In one step: what is in memory and what lies below must not come from two different calls.
         with self.computing.landing:
             self.computing.detach(name, key)
-            is_kept = self.memory.store(name, key, value, size_bytes, cost_s, timing, tags)
+            self.keep(name, key, computed)
             if lower is None:
                 self.note_missed(name, key)
-            elif frame is None:
-                lower.invalidate(Invalidation("keys", (canonical,)))
             else:
-                computed = Computed(value, cost_s, size_bytes, timing, tags, frame, ttl_s)
                 lower.put(canonical, computed, is_announced=is_announced)
-        if not is_kept:
-            self._warn_of_size(name)
 
     def keep(self, name: str, key: Hashable, computed: Computed) -> None:
         """Keep what a computation or a lower tier gave, in memory."""
         if not self.is_enabled:
             return
-        if computed.is_from_below and self._size_of is not None:
+        if computed.origin is not None and self._size_of is not None:
             size_bytes = self._entry_bytes(key, computed.value, computed.timing, computed.tags)
             computed = computed._replace(size_bytes=size_bytes)
         is_kept = self.memory.store(
@@ -233,7 +215,7 @@ class CacheCore:
             computed.cost_s,
             computed.timing,
             computed.tags,
-            is_newer=not computed.is_from_below,
+            is_newer=computed.origin is None,
         )
         if not is_kept:
             self._warn_of_size(name)
@@ -262,8 +244,7 @@ class CacheCore:
         if self.lower is not None:
             self.lower.invalidate(Invalidation(kind, values))
         elif self._expects_tiers:
-            for value in values or ("",):
-                self._note_missed(kind, value)
+            self._note_missed(kind, values)
 
     def discard(self, name: str, key: Hashable) -> bool:
         """Drop what is under ``key``, also what is being computed; return whether there was a live entry in memory."""

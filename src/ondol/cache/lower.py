@@ -75,14 +75,7 @@ class LowerTiers:
         found = self.read(key)
         if found is not None or self.shared is None:
             return found
-        return self._from_shared(key, await self.shared.fetch(key))
-
-    def fetch_blocking(self, key: str) -> Computed | None:
-        """Do what ``fetch`` does in the calling thread."""
-        found = self.read(key)
-        if found is not None or self.shared is None:
-            return found
-        return self._from_shared(key, self.shared.fetch_blocking(key))
+        return self._decoded(key, await self.shared.fetch(key), "shared")
 
     async def fetch_many(self, keys: Sequence[str]) -> list[Computed | None]:
         """Return what the tiers have for each key; the shared one is asked once for all that the disk has not."""
@@ -91,7 +84,7 @@ class LowerTiers:
             missing = [key for key, computed in zip(keys, found, strict=True) if computed is None]
             frames = dict(zip(missing, await self.shared.fetch_many(missing), strict=True)) if missing else {}
             found = [
-                self._from_shared(key, frames.get(key)) if computed is None else computed
+                self._decoded(key, frames.get(key), "shared") if computed is None else computed
                 for key, computed in zip(keys, found, strict=True)
             ]
         return found
@@ -114,15 +107,15 @@ class LowerTiers:
     def _claimed(self, key: str, claimed: Any) -> Claimed:
         if claimed.frame is None:
             return Claimed(lease=claimed.lease)
-        return Claimed(self._from_shared(key, claimed.frame))  # a corrupt one: computed without a lease, and replaced
+        return Claimed(
+            self._decoded(key, claimed.frame, "shared")
+        )  # a corrupt one: computed without a lease, and replaced
 
     # Writing
 
-    def encode(
-        self, key: str, value: Any, cost_s: float, timing: Timing | None, tags: tuple[str, ...]
-    ) -> tuple[bytes | None, float | None]:
-        """Return the frame of a value, ``None`` when it cannot be encoded (counted), and for how long it is kept."""
-        now_s, wall_s = self._clock.monotonic(), self._clock.wall()
+    def encode(self, key: str, computed: Computed) -> Computed:
+        """Return a result with its frame and for how long that is kept; one that cannot be encoded is counted."""
+        now_s, wall_s, timing = self._clock.monotonic(), self._clock.wall(), computed.timing
         ttl_s = fresh_s = idle_s = kept_s = None
         if timing is not None:
             idle_s = timing.idle_ttl_s
@@ -130,34 +123,37 @@ class LowerTiers:
             kept_s = min((s for s in (ttl_s, idle_s) if s is not None), default=None)
             fresh_s = None if math.isinf(timing.fresh_until_s) else timing.fresh_until_s - now_s
         stored = StoredEntry(
-            value=value,
-            cost_s=cost_s,
+            value=computed.value,
+            cost_s=computed.cost_s,
             created_at_s=wall_s,
             fresh_until_s=None if fresh_s is None else wall_s + fresh_s,
             expires_at_s=None if ttl_s is None else wall_s + ttl_s,
             idle_ttl_s=idle_s,
-            tags=tags,
+            tags=computed.tags,
         )
         try:
-            return encode_frame(key, stored), kept_s
+            return computed._replace(frame=encode_frame(key, stored), ttl_s=kept_s)
         except UnencodableValueError as exc:
             self._count_unencodable(key, exc)
-            return None, None
+            return computed._replace(is_unencodable=True)
 
     def pass_on(self, key: str, computed: Computed) -> None:
         """Let the disk have what came from the shared tier."""
-        if computed.is_from_shared and computed.frame is not None:
+        if computed.origin == "shared" and computed.frame is not None:
             self._put_on_disk(key, computed.frame, computed.ttl_s, computed.tags, computed.cost_s)
 
     def put(self, key: str, computed: Computed, *, is_announced: bool = False) -> None:
         """Let the tiers keep a frame; the shared one with the lease it was computed under, where there is one.
 
-        With ``is_announced`` other processes drop what they have in memory under this key.
+        With ``is_announced`` other processes drop what they have in memory under this key. What cannot be encoded takes
+        away what was there; where a lease was given, nothing was.
         """
         frame = computed.frame
         if frame is None:
             if computed.lease is not None:
                 computed.lease.release()
+            elif computed.is_unencodable:
+                self.invalidate(Invalidation("keys", (key,)))
             return
         self._put_on_disk(key, frame, computed.ttl_s, computed.tags, computed.cost_s)
         if computed.lease is not None:
@@ -174,21 +170,18 @@ class LowerTiers:
 
     def get_stats(self) -> dict[str, Any]:
         """Return the figures of each tier, and what could not be encoded by name."""
-        tiers: dict[str, Any] = {}
+        held = {"disk": self.disk, "shared": self.shared}
+        # Not under the lock, which every read takes: the disk looks into its file for them.
+        tiers = {label: tier.get_stats() for label, tier in held.items() if tier is not None}
         with self._lock:
-            for label, tier in (("disk", self.disk), ("shared", self.shared)):
-                if tier is not None:
-                    own = {"corrupt_entries": self._corrupt[label], "saved_seconds": self._saved_s[label]}
-                    tiers[label] = tier.get_stats() | own
+            for label, figures in tiers.items():
+                figures |= {"corrupt_entries": self._corrupt[label], "saved_seconds": self._saved_s[label]}
             return {"tiers": tiers, "unencodable": dict(self._unencodable)}
 
     def _put_on_disk(self, key: str, frame: bytes, ttl_s: float | None, tags: tuple[str, ...], cost_s: float) -> None:
         if self.disk is not None:
             expires_at_s = None if ttl_s is None else self._clock.wall() + ttl_s
             self.disk.put(key, frame, expires_at_s=expires_at_s, tags=tags, cost_s=cost_s)
-
-    def _from_shared(self, key: str, frame: bytes | None) -> Computed | None:
-        return self._decoded(key, frame, "shared")
 
     def _decoded(self, key: str, frame: bytes | None, tier: str, *, is_counted: bool = True) -> Computed | None:
         if frame is None:
@@ -223,10 +216,9 @@ class LowerTiers:
             size_bytes,
             timing,
             stored.tags,
-            frame,
-            ttl_s,
-            is_from_below=True,
-            is_from_shared=tier == "shared",
+            frame=frame,
+            ttl_s=ttl_s,
+            origin=tier,
         )
 
     def _discard_corrupt(self, key: str, tier: str, error: CorruptEntryError) -> None:
