@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ondol.cache.disk import DiskTier
-from ondol.cache.disk_keys import readable
+from ondol.cache.keys import key_text
 from ondol.cache.ports import Invalidation
 from ondol.testing import FakeClock
 from ondol.units import MIB
@@ -72,7 +72,7 @@ class DiskMachine(RuleBasedStateMachine):
     @rule(pattern=st.sampled_from(sorted(GLOBS)))
     def invalidate_pattern(self, pattern: str) -> None:
         self.tier.invalidate(Invalidation("pattern", (pattern,)))
-        self.model = {key: entry for key, entry in self.model.items() if not is_match(readable(key), pattern)}
+        self.model = {key: entry for key, entry in self.model.items() if not is_match(key_text(key), pattern)}
 
     @rule()
     def invalidate_all(self) -> None:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ondol.cache.glob import Glob
+from ondol.cache.keys import key_text
 from ondol.cache.ports import Invalidation, Put
 from ondol.cache.shared.engine import Engine
 from ondol.cache.shared.follower import Events
 from ondol.cache.shared.health import Health
 from ondol.cache.shared.leases import Sender
-from ondol.cache.shared.names import readable
 from ondol.cache.shared.params import SharedParams
 from ondol.cache.shared.ticket import Ticket
 from ondol.cache.shared.writer import Writer
@@ -58,7 +58,7 @@ def meant(invalidation: Invalidation) -> list[str]:
     if invalidation.kind == "tag":
         return [key for key in KEYS if set(TAGS[key]) & set(invalidation.values)]
     if invalidation.kind == "pattern":
-        return [key for key in KEYS if any(Glob(glob).matches(readable(key)) for glob in invalidation.values)]
+        return [key for key in KEYS if any(Glob(glob).matches(key_text(key)) for glob in invalidation.values)]
     return list(KEYS)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from ondol.cache.adapters.redis_url import masked, read_url
-from ondol.cache.keys import make_key
+from ondol.cache.keys import key_text, make_key
 from ondol.cache.ports import Invalidation, Put
 from ondol.cache.shared.breaker import CircuitBreaker
 from ondol.cache.shared.leases import Lease
-from ondol.cache.shared.names import MAX_NAME_BYTES, Naming, readable
+from ondol.cache.shared.names import MAX_NAME_BYTES, Naming
 from ondol.cache.shared.outbox import Outbox
 from ondol.cache.shared.params import SharedParams
 from ondol.errors import InvalidSettingError
@@ -223,7 +223,7 @@ def test_the_servers_glob_finds_the_name_of_every_key_that_matches(pattern: str)
     for sign in "*?[]\\^-":
         glob = glob.replace("\\" + sign, f"[{sign}]" if sign in "*?[" else sign)
     for key in KEYS:
-        if fnmatch.fnmatchcase(readable(key), pattern):
+        if fnmatch.fnmatchcase(key_text(key), pattern):
             name = naming.of_key(key).value.decode("utf-8", "replace")
             assert fnmatch.fnmatchcase(name, glob) or "\ufffd" in name
 

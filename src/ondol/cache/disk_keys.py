@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from typing import TYPE_CHECKING, Final
+
+from ondol.cache.glob import Glob
+from ondol.cache.keys import key_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ondol.cache.ports import Invalidation
 
-__all__ = ["Barrier", "glob_prefix", "is_cut", "key_of", "readable", "store_key", "tag_digest"]
+__all__ = ["Barrier", "glob_prefix", "is_cut", "key_of", "store_key", "tag_digest"]
 
 _WHOLE_BYTES: Final = 480
 """Longer keys are cut; LMDB takes at most 511 bytes."""
@@ -20,8 +21,6 @@ _CUT_MARK: Final = b"\xff"
 """Never part of UTF-8, so that no cut key equals a whole one."""
 _EMPTY: Final = b"\xfe"
 _DIGEST_BYTES: Final = 16
-_NUL: Final = "\x00"
-_GLOB: Final = re.compile(r"[*?\[]")
 
 
 def store_key(key: str) -> bytes:
@@ -45,19 +44,13 @@ def key_of(raw: bytes) -> str:
     return "" if raw == _EMPTY else str(raw, "utf-8", "surrogatepass")
 
 
-def readable(key: str) -> str:
-    """Return what globs match: the part before the last NUL, or all of a key without one."""
-    return key.rpartition(_NUL)[0] if _NUL in key else key
-
-
-def glob_prefix(pattern: str) -> bytes:
+def glob_prefix(glob: Glob) -> bytes:
     """Return with what the store's keys of everything that matches begin.
 
-    >>> glob_prefix("user:7*:a"), glob_prefix("*")
+    >>> glob_prefix(Glob("user:7*:a")), glob_prefix(Glob("*"))
     (b'user:7', b'')
     """
-    wild = _GLOB.search(pattern)
-    return _encoded(pattern if wild is None else pattern[: wild.start()])[:_CUT_BYTES]
+    return _encoded(glob.literal)[:_CUT_BYTES]
 
 
 def tag_digest(tag: str) -> bytes:
@@ -86,7 +79,7 @@ class Barrier:
 
     def __init__(self) -> None:
         self._tags: dict[str | bytes, int] = {}
-        self._patterns: dict[str, tuple[int, re.Pattern[str]]] = {}
+        self._patterns: dict[str, tuple[int, Glob]] = {}
         self._all = 0
 
     def __len__(self) -> int:
@@ -99,7 +92,7 @@ class Barrier:
             if invalidation.kind == "tag":
                 self._tags[value] = self._tags[tag_digest(value)] = number
             elif invalidation.kind == "pattern":
-                self._patterns[value] = (number, re.compile(fnmatch.translate(value)))
+                self._patterns[value] = (number, Glob(value))
         if invalidation.kind == "all":
             self._all = number
 
@@ -114,5 +107,5 @@ class Barrier:
         """Whether one of the invalidations means the entry with this key and these tags, or digests of tags."""
         if self._all or (self._tags and not self._tags.keys().isdisjoint(tags)):
             return True
-        text = readable(key) if self._patterns else ""
-        return any(pattern.match(text) for _, pattern in self._patterns.values())
+        text = key_text(key) if self._patterns else ""
+        return any(glob.matches(text) for _, glob in self._patterns.values())

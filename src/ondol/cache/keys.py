@@ -96,12 +96,13 @@ def make_key(name: str, parts: tuple[object, ...], labels: Sequence[str] | None 
 
 
 def key_text(key: str) -> str:
-    """Return the readable form of a key: ``name:part:part``.
+    """Return the readable form of a key, which globs match: ``name:part:part``; what is no key, as it is.
 
-    >>> key_text(make_key("user", (7, "a")))
-    'user:7:a'
+    >>> key_text(make_key("user", (7, "a"))), key_text("plain")
+    ('user:7:a', 'plain')
     """
-    return key[: key.rindex(_NUL)]
+    text, nul, _signature = key.rpartition(_NUL)
+    return text if nul else key
 
 
 def shelf_key(name: str, parts: tuple[object, ...], labels: Sequence[str] | None = None) -> Hashable:

@@ -9,8 +9,8 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from ondol.cache.glob import Glob
+from ondol.cache.keys import key_text
 from ondol.cache.ports import Claim, LogGapError, LogLine, LogPage, LogPosition
-from ondol.cache.shared.names import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,5 +228,5 @@ def _matcher(invalidation: Invalidation) -> Callable[[str, tuple[str, ...]], boo
         return lambda _key, tags: not values.isdisjoint(tags)
     globs = [Glob(pattern) for pattern in invalidation.values]
     if invalidation.kind == "pattern":
-        return lambda key, _tags: any(glob.matches(readable(key)) for glob in globs)
+        return lambda key, _tags: any(glob.matches(key_text(key)) for glob in globs)
     return lambda _key, _tags: True

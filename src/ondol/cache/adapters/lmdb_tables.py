@@ -15,13 +15,11 @@ state     ``format``, ``state``                               1; level and numbe
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
-from ondol.cache.disk_keys import glob_prefix, is_cut, key_of, readable, store_key, tag_digest
+from ondol.cache.disk_keys import glob_prefix, is_cut, key_of, store_key, tag_digest
 from ondol.cache.disk_ports import Put, Remember, StoreFailedError
 from ondol.cache.disk_records import (
     NO_EXPIRY,
@@ -32,6 +30,8 @@ from ondol.cache.disk_records import (
     unpack_record,
     weight_of,
 )
+from ondol.cache.glob import Glob
+from ondol.cache.keys import key_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -172,11 +172,12 @@ class Tables:
                 is_there = cursor.next()
 
     def _matching(self, pattern: str, resume: bytes) -> Iterator[bytes]:
-        matches, prefix = re.compile(fnmatch.translate(pattern)).match, glob_prefix(pattern)
+        glob = Glob(pattern)
+        prefix = glob_prefix(glob)
         with self._txn.cursor(db=self._records) as cursor:
             is_there = cursor.set_range(max(prefix, resume)) if prefix or resume else cursor.first()
             while is_there and (key := cursor.key()).startswith(prefix):
-                if matches(readable(_canonical(key, cursor))):
+                if glob.matches(key_text(_canonical(key, cursor))):
                     yield key
                 is_there = cursor.next()
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.adapters import redis_scripts as scripts
 from ondol.cache.glob import Glob
+from ondol.cache.keys import key_text
 from ondol.cache.ports import StoreFaultError
-from ondol.cache.shared.names import readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,12 +98,12 @@ class RedisSweep:
             key = self._naming.key_in(name)
             if self._naming.is_hashed(key):
                 (hashed if self._naming.is_value(name) else matching).append(name)
-            elif glob.matches(readable(key.decode("utf-8", "surrogatepass"))):
+            elif glob.matches(key_text(key.decode("utf-8", "surrogatepass"))):
                 matching.append(name)
         headers = await self._link.run([("GETRANGE", name, 0, _HEADER_BYTES - 1) for name in hashed])
         for name, header in zip(hashed, headers, strict=True):
             full_key = self._naming.key_in_header(header) if isinstance(header, bytes) else None
-            if full_key is None or glob.matches(readable(full_key)):
+            if full_key is None or glob.matches(key_text(full_key)):
                 matching.append(name)  # when in doubt it goes: it is only a cache
         return matching
 

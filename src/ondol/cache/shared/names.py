@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from ondol.cache.glob import Glob
 
-__all__ = ["MAX_NAMESPACE_BYTES", "MAX_NAME_BYTES", "KeyNames", "Naming", "readable"]
+__all__ = ["MAX_NAMESPACE_BYTES", "MAX_NAME_BYTES", "KeyNames", "Naming"]
 
 MAX_NAME_BYTES: Final = 200
 MAX_NAMESPACE_BYTES: Final = 48
@@ -20,16 +20,6 @@ _READABLE_BYTES: Final = 80
 _MAX_KEY_BYTES: Final = MAX_NAME_BYTES - MAX_NAMESPACE_BYTES - len(":{01234567}:v:")
 _HASHED: Final = b"\x00~"
 _LENGTH_BYTES: Final = 4
-
-
-def readable(key: str) -> str:
-    """Return the part of a canonical key that globs match: what stands before its last NUL, if there is one.
-
-    >>> readable("user:42" + chr(0) + "i2"), readable("plain")
-    ('user:42', 'plain')
-    """
-    text, nul, _signature = key.rpartition("\x00")
-    return text if nul else key
 
 
 class KeyNames(NamedTuple):

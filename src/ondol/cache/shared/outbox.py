@@ -10,8 +10,8 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.cache.glob import Glob
+from ondol.cache.keys import key_text
 from ondol.cache.ports import Invalidation, Put
-from ondol.cache.shared.names import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,7 +68,7 @@ class Outbox:
             return False
         if self._wide or key in self._keys:
             return True
-        return bool(self._globs) and any(glob.matches(readable(key)) for glob, _count in self._globs.values())
+        return bool(self._globs) and any(glob.matches(key_text(key)) for glob, _count in self._globs.values())
 
     def put(self, put: Put, receipt: Receipt | None, *, is_up: bool) -> bool:
         """Queue a value; return false when it was dropped."""

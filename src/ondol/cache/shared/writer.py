@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.glob import Glob
+from ondol.cache.keys import key_text
 from ondol.cache.ports import Invalidation, Put, StoreFaultError
-from ondol.cache.shared.names import readable
 from ondol.cache.shared.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _meaning(invalidation: Invalidation) -> Callable[[Put], bool]:
         return lambda put: not values.isdisjoint(put.tags)
     if invalidation.kind == "pattern":
         globs = [Glob(pattern) for pattern in values]
-        return lambda put: any(glob.matches(readable(put.key)) for glob in globs)
+        return lambda put: any(glob.matches(key_text(put.key)) for glob in globs)
     return lambda _put: True
 
 
