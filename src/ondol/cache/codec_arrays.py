@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import re
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from ondol.errors import CorruptEntryError, MissingExtraError
+from ondol.errors import CorruptEntryError
+from ondol.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,14 +257,8 @@ def scalar_of(data: bytes) -> Any:
 
 
 def _numpy() -> Any:
-    numpy = sys.modules.get("numpy")
-    # Another thread may be in the middle of importing it; import_module waits for that.
-    if numpy is not None and not getattr(numpy.__spec__, "_initializing", False):
-        return numpy
-    try:
-        return import_module("numpy")  # programs that cache no arrays need not have or load it
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("numpy", "server", "reading an array from the cache") from exc
+    # Programs that cache no arrays need not have or load it.
+    return import_extra("numpy", package="numpy", extra="server", purpose="reading an array from the cache")
 
 
 def _keep(memo: dict[Any, Any], key: Any, value: Any) -> None:

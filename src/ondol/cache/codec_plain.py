@@ -7,13 +7,13 @@ where. Lists and dicts of simple items are handed to msgpack as they are.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.codec_arrays import RefusedError, array_of, array_parts, is_array, is_scalar, scalar_bytes, scalar_of
 from ondol.cache.codec_moments import MOMENT_KINDS, moment_of, moment_parts
-from ondol.errors import CorruptEntryError, MissingExtraError
+from ondol.errors import CorruptEntryError
+from ondol.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -245,11 +245,5 @@ _LEAVES: Final[dict[int, Callable[[bytes], Any]]] = {
 
 
 def _msgpack() -> Any:
-    msgpack = sys.modules.get("msgpack")
-    # Another thread may be in the middle of importing it; import_module waits for that.
-    if msgpack is not None and not getattr(msgpack.__spec__, "_initializing", False):
-        return msgpack
-    try:
-        return import_module("msgpack")  # an optional package, wanted by the tiers behind the memory only
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("msgpack", "disk", "keeping plain data outside of memory") from exc
+    # An optional package, wanted by the tiers behind the memory only.
+    return import_extra("msgpack", package="msgpack", extra="disk", purpose="keeping plain data outside of memory")

@@ -13,7 +13,8 @@ from ondol.cache.adapters.lmdb_tables import EXPIRY, TABLES, Tables, check_forma
 from ondol.cache.adapters.lmdb_write import LmdbWrite
 from ondol.cache.disk_keys import store_key
 from ondol.cache.disk_ports import StoreFailedError, StoreSize
-from ondol.errors import ConfigurationError, CorruptEntryError, MissingExtraError
+from ondol.errors import ConfigurationError, CorruptEntryError
+from ondol.extras import import_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +74,7 @@ class LmdbStore:
         with self._lock:
             if self._env is not None:
                 return ()
-            self._lmdb = _lmdb()
+            self._lmdb = import_extra("lmdb", package="lmdb", extra="disk", purpose="the cache's disk tier")
             self._folder.enter()
             try:
                 notes = [*self._examined(), *self._opened()]
@@ -339,10 +340,3 @@ class LmdbStore:
             tables = Tables(txn, self._tables, self._env.stat()["psize"])
             yield tables
             tables.save()
-
-
-def _lmdb() -> Any:
-    try:
-        return import_module("lmdb")
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("lmdb", "disk", "the cache's disk tier") from exc

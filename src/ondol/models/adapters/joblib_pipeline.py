@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from ondol.errors import ConfigurationError, ModelLoadError
-from ondol.models.adapters.extras import import_extra
+from ondol.extras import import_extra
 from ondol.models.adapters.trust import check_ownership, check_writers
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.errors import ConfigurationError, ModelLoadError
-from ondol.models.adapters.extras import import_extra
+from ondol.extras import import_extra
 from ondol.models.adapters.onnx_files import find_model, layout_of, mappable_copy, model_bytes
 from ondol.models.adapters.two_stage import TwoStage
 from ondol.units import MIB

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.errors import ModelLoadError
-from ondol.models.adapters.extras import import_extra
+from ondol.extras import import_extra
 from ondol.models.adapters.safetensors_header import MAX_HEADER_BYTES, Header, TensorPlace, read_header, read_shards
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ondol.errors import AlreadyClosedError, ConfigurationError, ModelError, ModelLoadError
-from ondol.models.adapters.extras import import_extra
+from ondol.extras import import_extra
 from ondol.models.allocator import give_back
 
 if TYPE_CHECKING:
