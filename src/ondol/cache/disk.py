@@ -282,22 +282,24 @@ class DiskTier:
         First those that were remembered and are still there, then the ones most worth keeping: of two that cost the
         same for their size, the one written or read later.
         """
-        self._check_process()
-        life = self._life
-        if life is None:
-            return
-        try:
-            keys = self._store.best_keys(limit)
-        except Exception as exc:  # noqa: BLE001  # what cannot be read is a miss
-            self._complaints.add("reading from the disk tier failed", exc)
-            return
-        for key in keys:
+        for key in self.hot_keys(limit):
             if limit <= 0:
                 return
-            frame = life.read(key)
+            frame = self.peek(key)
             if frame is not None:
                 limit -= 1
                 yield key, frame
+
+    def hot_keys(self, limit: int) -> Sequence[str]:
+        """Return the keys that ``hot`` looks up, more than it yields: the frames of some may be over or invalidated."""
+        self._check_process()
+        if self._life is None:
+            return ()
+        try:
+            return self._store.best_keys(limit)
+        except Exception as exc:  # noqa: BLE001  # what cannot be read is a miss
+            self._complaints.add("reading from the disk tier failed", exc)
+            return ()
 
     def _take_touched(self) -> Iterable[str]:
         with self._counting:

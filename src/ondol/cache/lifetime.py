@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any, Final, NamedTuple, TypedDict
 
-__all__ = ["DEFAULT_LIFETIME", "Lifetime", "LifetimeOptions", "Timing", "checked_lifetime", "checked_ttl_s"]
+__all__ = [
+    "DEFAULT_LIFETIME",
+    "Lifetime",
+    "LifetimeOptions",
+    "Timing",
+    "checked_lifetime",
+    "checked_time_s",
+    "checked_ttl_s",
+]
 
 _S_PER_HOUR: Final = 3600.0
 
@@ -95,8 +103,8 @@ def checked_ttl_s(ttl_hours: float | None, ttl_s: float | None) -> float | None:
     if ttl_hours is not None and ttl_s is not None:
         raise ValueError(f"give ttl_hours or ttl_s, not both: ttl_hours={ttl_hours!r}, ttl_s={ttl_s!r}")
     if ttl_hours is None:
-        return _positive("ttl_s", ttl_s)
-    return _positive("ttl_hours", ttl_hours) * _S_PER_HOUR
+        return checked_time_s("ttl_s", ttl_s)
+    return checked_time_s("ttl_hours", ttl_hours) * _S_PER_HOUR
 
 
 def checked_lifetime(options: LifetimeOptions, base: Lifetime = DEFAULT_LIFETIME) -> Lifetime:
@@ -130,11 +138,16 @@ def _idle(options: LifetimeOptions, base: Lifetime) -> float | None:
     idle_ttl_s = options.get("idle_ttl_s")
     if idle_ttl_s is None:
         return base.idle_ttl_s
-    idle_ttl_s = _positive("idle_ttl_s", idle_ttl_s)
+    idle_ttl_s = checked_time_s("idle_ttl_s", idle_ttl_s)
     return None if math.isinf(idle_ttl_s) else idle_ttl_s
 
 
-def _positive(name: str, value: Any) -> float:
+def checked_time_s(name: str, value: Any) -> float:
+    """Return a time to live.
+
+    Raises:
+        ValueError: it is not a number above 0.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ValueError(f"{name}={value!r} is not allowed: it must be a number > 0 (math.inf for ever)")
     return _as_float(name, value)

@@ -13,7 +13,7 @@ from ondol.cache.core import CacheCore
 from ondol.cache.forks import guard_forks
 from ondol.cache.lifetime import LifetimeOptions, checked_lifetime
 from ondol.cache.memory import MemoryTier
-from ondol.cache.policies import make_policy
+from ondol.cache.policies import DEFAULT_POLICY, make_policy
 from ondol.cache.quotas import checked_quotas
 from ondol.cache.reports import CacheReports
 from ondol.cache.sweeper import Sweeper
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from ondol.clock import Clock
     from ondol.recorder import Recorder
 
-__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_POLICY", "ManagedCache"]
+__all__ = ["DEFAULT_MAX_BYTES", "ManagedCache"]
 
 logger = logging.getLogger("ondol.cache")
 
 DEFAULT_MAX_BYTES: Final = 200 * MIB
-DEFAULT_POLICY: Final = "adaptive"
 
 
 class ManagedCache:
@@ -101,7 +100,7 @@ class ManagedCache:
         self._policy, self._random = policy, random
         self._reports = CacheReports(recorder, self.get_stats)
         self._sweeper = Sweeper(self._memory.sweep, self._reports.report)
-        if self._tier_options != TierOptions():
+        if self._tier_options.is_any:
             self._core.expect_tiers()
         guard_forks(self)
         # What a hit needs, one look away:
@@ -200,7 +199,7 @@ class ManagedCache:
             self._set_policy(policy)
         if tiers is not None:
             self._tier_options = tiers
-            if tiers != TierOptions():
+            if tiers.is_any:
                 self._core.expect_tiers()
 
     def _set_policy(self, policy: str) -> None:
@@ -233,7 +232,7 @@ class ManagedCache:
         Raises:
             ConfigurationError: a tier cannot be used; the message says why and what to do.
         """
-        if self._tiers is not None or self._tier_options != TierOptions():
+        if self._tiers is not None or self._tier_options.is_any:
             await asyncio.to_thread(self.open)
         await self._sweeper.start()
         logger.info("cache %s: room for %s", "on" if self.is_enabled else "off", format_bytes(self.max_bytes))
@@ -273,7 +272,7 @@ class ManagedCache:
 def _made_tiers(
     core: CacheCore, options: TierOptions, *, clock: Clock, random: random_module.Random, recorder: Recorder
 ) -> Tiers | None:
-    if options.disk_dir is None and options.redis_url is None and options.store is None:
+    if not options.is_any:
         return None
     from ondol.cache.tiers import Tiers  # noqa: PLC0415  # a cache in memory alone need not wait for it
 

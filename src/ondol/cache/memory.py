@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ondol.cache.lifetime import Timing
     from ondol.cache.policies.protocol import EvictionPolicy
-    from ondol.cache.shelf import Figures, Shelf
+    from ondol.cache.shelf import Shelf
     from ondol.clock import Clock
 
 __all__ = ["EXTRA_SHELF_BYTES", "MemoryTier"]
@@ -217,7 +217,7 @@ class MemoryTier(EntryTables):
             size_bytes += EXTRA_SHELF_BYTES
         if size_bytes > partition.max_bytes or size_bytes > self._max_bytes:
             return False
-        if self._used_bytes + size_bytes > self._max_bytes or partition is not self._shared:
+        if self._used_bytes + size_bytes > self._max_bytes or not partition.is_shared:
             self._make_room(partition, size_bytes)
         entry = Entry(key, shelf, value, size_bytes, cost_s, timing, tags)
         if old is not None:
@@ -301,16 +301,9 @@ class MemoryTier(EntryTables):
                 partition = self._quotas[name]
                 partition.resize(_checked_bound(f"the quota of {name!r}", quota_bytes))
                 self._make_room(partition, 0)
-                return
-            if quota_bytes is None and name not in self._quotas:
-                return
-            shelf = self.shelves.by_name.get(name)
-            moving = [] if shelf is None else list(shelf.entries.values())
-            if quota_bytes is None:
-                self._partitions.remove(self._quotas.pop(name))
-            else:
-                self._add_partition(name, quota_bytes)
-            self._move(name, moving)
+            elif quota_bytes is not None or name in self._quotas:
+                self._change_partition(name, quota_bytes)
+        self._bury()
 
     def sweep(self, limit: int) -> bool:
         """Drop entries past their deadline, looking at no more than ``limit``; return whether that was all of them."""
@@ -330,18 +323,14 @@ class MemoryTier(EntryTables):
         with self.lock:
             return self._tags.having(tags)
 
-    def figures(self, name: str) -> Figures:
-        """Return where ``name`` is counted."""
-        with self.lock:
-            return self.shelves.figures(name)
-
     def get_stats(self) -> dict[str, Any]:
         """Return the tier's figures, in total and by name."""
         with self.lock:
             self._drain()
+            totals = self.shelves.totals()
             return {
-                **self.shelves.totals().as_plain(),
-                "memory_hits": self.shelves.totals().hits,
+                **totals.as_plain(),
+                "memory_hits": totals.hits,
                 "entries": len(self),
                 "used_bytes": self._used_bytes,
                 "max_bytes": self._max_bytes,
@@ -361,21 +350,25 @@ class MemoryTier(EntryTables):
         self._quotas[name] = partition
         self._partitions.append(partition)
 
-    def _move(self, name: str, entries: list[Entry]) -> None:
-        """Hand ``entries`` over to the partition that their name has now."""
+    def _change_partition(self, name: str, quota_bytes: int | None) -> None:
+        """Give a name a partition of its own, or take it away, and hand its entries over."""
+        if quota_bytes is None:
+            self._partitions.remove(self._quotas.pop(name))
+        else:
+            self._add_partition(name, quota_bytes)
         shelf = self.shelves.by_name.get(name)
         if shelf is None:
             return
         before, after = shelf.partition, self._quotas.get(name, self._shared)
         self._drain()
         shelf.partition = after
-        shelf.is_simple = shelf.is_named and after is self._shared and shelf.segments is None
-        for entry in entries:
+        shelf.settle()
+        for entry in shelf.entries.values():
             before.policy.removed(entry)
-            if before is not self._shared:
+            if not before.is_shared:
                 before.used_bytes -= entry.size_bytes
             _hand_over(entry, after.policy)
-            if after is not self._shared:
+            if not after.is_shared:
                 after.used_bytes += entry.size_bytes
         self._make_room(after, 0)
 

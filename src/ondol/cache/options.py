@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache.computed import Terms
-from ondol.cache.lifetime import LifetimeOptions, checked_lifetime
+from ondol.cache.lifetime import LifetimeOptions, checked_lifetime, checked_time_s
 from ondol.cache.tags import checked_tags
 
 if TYPE_CHECKING:
@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["CacheOptions", "DecoratorOptions", "checked_terms"]
 
 
-class CacheOptions(LifetimeOptions, total=False):
-    """How a computed result is kept. The first six, of how long, are described in :class:`ondol.cache.cache.Cache`."""
+class _ResultOptions(LifetimeOptions, total=False):
+    """What is said of computed results in both places."""
 
-    tags: Iterable[str]
-    """What ``invalidate_tags`` can drop it by."""
     negative_ttl_s: float | None
     """How long an error is kept and raised again without computing; ``None``: not at all."""
     negative_errors: type[Exception] | tuple[type[Exception], ...]
@@ -29,14 +27,18 @@ class CacheOptions(LifetimeOptions, total=False):
     """Whether it stays in the memory of this process, out of the tiers below."""
 
 
-class DecoratorOptions(LifetimeOptions, total=False):
+class CacheOptions(_ResultOptions, total=False):
+    """How a computed result is kept. The first six, of how long, are described in :class:`ondol.cache.cache.Cache`."""
+
+    tags: Iterable[str]
+    """What ``invalidate_tags`` can drop it by."""
+
+
+class DecoratorOptions(_ResultOptions, total=False):
     """How a function's results are kept; beside :class:`CacheOptions`, what concerns its arguments."""
 
     tags: Iterable[str] | Callable[..., Iterable[str]]
     """Also a function of the arguments that returns them."""
-    negative_ttl_s: float | None
-    negative_errors: type[Exception] | tuple[type[Exception], ...]
-    is_local: bool
     ignore: str | Iterable[str]
     """Parameters that do not tell results apart, such as ``"self"`` or a connection."""
 
@@ -61,18 +63,11 @@ def checked_terms(options: Any, base: Lifetime) -> Terms:
     errors = errors if isinstance(errors, tuple) else (errors,)
     if not errors or not all(isinstance(error, type) and issubclass(error, Exception) for error in errors):
         raise TypeError(f"negative_errors={options['negative_errors']!r} is not allowed: it must be classes of errors")
+    negative_ttl_s = options.get("negative_ttl_s")
     return Terms(
         checked_lifetime(lifetime, base) if lifetime else base,
         checked_tags(options.get("tags", ())),
-        _checked_negative_ttl_s(options.get("negative_ttl_s")),
+        None if negative_ttl_s is None else checked_time_s("negative_ttl_s", negative_ttl_s),
         errors,
         bool(options.get("is_local", False)),
     )
-
-
-def _checked_negative_ttl_s(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"negative_ttl_s={value!r} is not allowed: it must be a number > 0, in seconds")
-    return float(value)

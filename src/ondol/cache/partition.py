@@ -13,12 +13,14 @@ __all__ = ["Partition", "most_over"]
 class Partition:
     """Entries that compete for ``max_bytes`` with each other: those of one name with a quota, or all others."""
 
-    __slots__ = ("admit", "max_bytes", "policy", "used_bytes")
+    __slots__ = ("admit", "is_shared", "max_bytes", "policy", "used_bytes")
 
-    def __init__(self, policy: EvictionPolicy, max_bytes: int) -> None:
+    def __init__(self, policy: EvictionPolicy, max_bytes: int, *, is_shared: bool = False) -> None:
         self.policy = policy
         self.admit = policy.admitted
         self.max_bytes = max_bytes
+        self.is_shared = is_shared
+        """Whether it is that of all names without a quota."""
         self.used_bytes = 0
         """Kept for names with quotas; what all others take is the rest."""
         policy.resized(max_bytes)

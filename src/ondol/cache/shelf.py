@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ondol.cache.entry import Entry
     from ondol.cache.partition import Partition
 
-__all__ = ["MAX_NAMES", "OTHER_NAMES", "Figures", "Shelf", "Shelves", "first_segment"]
+__all__ = ["MAX_NAMES", "OTHER_NAMES", "Figures", "Shelf", "Shelves"]
 
 MAX_NAMES: Final = 256
 """Names that have figures of their own; the others share one account."""
@@ -67,7 +67,7 @@ class Shelf(Figures):
         "used_bytes",
     )
 
-    def __init__(self, name: str, partition: Partition, *, is_named: bool, is_simple: bool) -> None:
+    def __init__(self, name: str, partition: Partition, *, is_named: bool) -> None:
         super().__init__()
         self.name = name
         self.partition = partition
@@ -75,13 +75,33 @@ class Shelf(Figures):
         self.used_bytes = 0
         self.is_named = is_named
         """Whether its figures are shown under its own name."""
-        self.is_simple = is_simple
+        self.is_simple = False
         """Whether entries come and go with nothing to do for the shelf: no quota, no index, no end of its own."""
         self.has_warned = False
         self.is_indexed = False
         """Whether ``segments`` holds all entries; while the index is made it holds some."""
         self.segments: dict[str, set[Entry]] | None = None
         """The entries by the first word of their readable key after the name, once a pattern asked for that."""
+        self.settle()
+
+    def settle(self) -> None:
+        """Work out ``is_simple`` after ``partition`` or ``segments`` was changed."""
+        self.is_simple = self.is_named and self.partition.is_shared and self.segments is None
+
+    def index(self, entry: Entry) -> None:
+        """Add an entry to the index by first words, where there is one."""
+        if self.segments is not None:
+            self.segments.setdefault(_first_segment(entry), set()).add(entry)
+
+    def unindex(self, entry: Entry) -> None:
+        """Take an entry out of it; while the index is made it need not be there."""
+        if self.segments is not None:
+            segment = _first_segment(entry)
+            held = self.segments.get(segment)
+            if held is not None:
+                held.discard(entry)
+                if not held:
+                    del self.segments[segment]
 
 
 class Shelves:
@@ -104,9 +124,7 @@ class Shelves:
             own, shared = self._partition_of
             is_named = self._named < MAX_NAMES
             self._named += is_named
-            shelf = self.by_name[name] = Shelf(
-                name, own.get(name, shared), is_named=is_named, is_simple=is_named and name not in own
-            )
+            shelf = self.by_name[name] = Shelf(name, own.get(name, shared), is_named=is_named)
         return shelf
 
     def figures(self, name: str) -> Figures:
@@ -154,6 +172,6 @@ class Shelves:
         return figures
 
 
-def first_segment(entry: Entry) -> str:
+def _first_segment(entry: Entry) -> str:
     """Return the first word of an entry's readable key after the name."""
     return tail_text(entry.key)[1:].split(":", 1)[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ondol.cache.expiry import TimerWheel
 from ondol.cache.partition import Partition, most_over
-from ondol.cache.shelf import Shelves, first_segment
+from ondol.cache.shelf import Shelves
 from ondol.cache.tags import TagIndex
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class EntryTables:
         self._max_bytes = max_bytes
         self._now_s = clock.monotonic
         self._make_policy = make_policy
-        self._shared = Partition(make_policy(), max_bytes)
+        self._shared = Partition(make_policy(), max_bytes, is_shared=True)
         self._partitions = [self._shared]
         self._quotas: dict[str, Partition] = {}
         self.shelves = Shelves(self._quotas, self._shared)
@@ -61,26 +61,26 @@ class EntryTables:
             if shelf.segments is not None:
                 return False
             shelf.segments = {}
-            shelf.is_simple = False
+            shelf.settle()
             return True
 
     def drop_segments(self, shelf: Shelf) -> None:
         """Forget an index that was not finished."""
         with self.lock:
             shelf.segments, shelf.is_indexed = None, False
-            shelf.is_simple = shelf.is_named and shelf.partition is self._shared
+            shelf.settle()
 
     def add_segment(self, entry: Entry) -> None:
         """Add an entry to the index that ``index_segments`` began."""
         with self.lock:
-            if entry.is_live and entry.shelf.segments is not None:
-                entry.shelf.segments.setdefault(first_segment(entry), set()).add(entry)
+            if entry.is_live:
+                entry.shelf.index(entry)
 
     def _admit(self, entry: Entry, shelf: Shelf, partition: Partition) -> None:
         size_bytes, timing = entry.size_bytes, entry.timing
         shelf.entries[entry.key] = entry
         partition.policy.admitted(entry)
-        if partition is not self._shared:
+        if not partition.is_shared:
             partition.used_bytes += size_bytes
         shelf.used_bytes += size_bytes
         self._used_bytes += size_bytes
@@ -88,8 +88,7 @@ class EntryTables:
             self._wheel.schedule(entry, timing.deadline_s, self._now_s())
         if entry.tags:
             self._tags.add(entry)
-        if shelf.segments is not None:
-            shelf.segments.setdefault(first_segment(entry), set()).add(entry)
+        shelf.index(entry)
 
     def _drain(self) -> None:
         """Tell the policies of the hits that were noted; what other threads note meanwhile waits for the next time."""
@@ -108,7 +107,7 @@ class EntryTables:
                 partition.policy.touched(own)
 
     def _make_room(self, partition: Partition, size_bytes: int) -> None:
-        if partition is not self._shared:
+        if not partition.is_shared:
             while partition.used_bytes + size_bytes > partition.max_bytes:
                 if not self._drop_some_due():
                     self._evict(partition, partition.used_bytes + size_bytes - partition.max_bytes, "quota")
@@ -204,29 +203,17 @@ class EntryTables:
         del shelf.entries[entry.key]
         size_bytes = entry.size_bytes
         shelf.used_bytes -= size_bytes
-        if shelf.partition is not self._shared:
+        if not shelf.partition.is_shared:
             shelf.partition.used_bytes -= size_bytes
         self._used_bytes -= size_bytes
         if entry.timing is not None:
             self._wheel.cancel(entry)
         if entry.tags:
             self._tags.discard(entry)
-        if shelf.segments is not None:
-            _discard_segment(shelf, entry)
+        shelf.unindex(entry)
 
 
 def end_of(entry: Entry) -> str:
     """Return why an entry past its deadline leaves."""
     timing = entry.timing
     return "idle" if timing is not None and timing.deadline_s < timing.leaves_at_s else "expired"
-
-
-def _discard_segment(shelf: Shelf, entry: Entry) -> None:
-    segments = shelf.segments
-    assert segments is not None
-    segment = first_segment(entry)
-    held = segments.get(segment)
-    if held is not None:
-        held.discard(entry)
-        if not held:
-            del segments[segment]

@@ -33,3 +33,13 @@ class TierOptions(NamedTuple):
     """How long others wait for a process that computes and was killed."""
     timeout_s: float = 0.2
     """How long one round trip to the shared store may take before it counts as failed."""
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there are any."""
+        return self.disk_dir is not None or self.is_shared
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether one of them is shared with other processes."""
+        return self.redis_url is not None or self.store is not None

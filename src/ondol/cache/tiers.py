@@ -51,7 +51,7 @@ class Tiers:
         self._shared: SharedTier | None = None
         if options.disk_dir is not None:
             self._disk = DiskTier(options.disk_dir, options.disk_max_bytes, clock, recorder)
-        if options.redis_url is not None or options.store is not None:
+        if options.is_shared:
             self._shared = _shared_tier(self._from_elsewhere, self._gap, options, clock, random, recorder)
         self._lower = LowerTiers(clock, self._disk, self._shared)
         self._lock = threading.Lock()
@@ -150,7 +150,7 @@ class Tiers:
     def _bring_back(self) -> None:
         assert self._disk is not None
         memory = self._core.memory
-        for position, (canonical, _frame) in enumerate(self._disk.hot(_most_entries(memory.max_bytes)), start=1):
+        for position, canonical in enumerate(self._disk.hot_keys(_most_entries(memory.max_bytes)), start=1):
             if self._is_ending.is_set() or memory.used_bytes > memory.max_bytes * _FULL_RATIO:
                 return
             name, key = split_key(canonical)
