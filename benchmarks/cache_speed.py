@@ -15,7 +15,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from harness import Figure, Figures, package
+from harness import Figure, Figures, chosen_of, package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 PARTS = ("memory", "codec", "shared", "disk")
 
 _FIELDS = {field.name for field in fields(Figure)}
-
-
-def chosen(names: str) -> list[str]:
-    """Return the names of ``--only``, checked."""
-    found = [name.strip() for name in names.split(",") if name.strip()]
-    if not found or not set(found) <= set(PARTS):
-        message = f"{names!r} is not a list of some of: {', '.join(PARTS)}"
-        raise argparse.ArgumentTypeError(message)
-    return found
 
 
 def as_figure(row: Figure | Mapping[str, Any]) -> Figure:
@@ -70,7 +61,9 @@ def main() -> int:
     """Run the benchmark; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line and nothing else")
-    parser.add_argument("--only", type=chosen, default=list(PARTS), metavar="NAME,...", help="take only these parts")
+    parser.add_argument(
+        "--only", type=chosen_of(PARTS), default=list(PARTS), metavar="NAME,...", help="take only these parts"
+    )
     arguments = parser.parse_args()
     figures = Figures(f"the cache ({package('ondol')})", arguments.json)
     went_through = [run_part(name, figures) for name in arguments.only]

@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from harness import Figure, Figures, package, pin_to_one_core
+from harness import Figure, package, pin_to_one_core, run_alone
 
 from ondol.cache.codec import decode, encode
 from ondol.cache.frame import StoredEntry, decode_frame, encode_frame
@@ -86,13 +86,5 @@ def rows(*, is_quick: bool = False) -> list[Figure]:
     return figures
 
 
-def main() -> int:
-    """Run the benchmark; return the exit status."""
-    figures = Figures("the cache's codec beside pickle", "--json" in sys.argv)
-    for figure in rows(is_quick="--quick" in sys.argv):
-        figures.add(figure)
-    return figures.finish()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone("the cache's codec beside pickle", rows))

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from harness import Figure, Figures, package, pin_to_one_core
+from harness import Figure, package, pin_to_one_core, run_alone
 
 from ondol.cache.disk import DiskTier
 from ondol.cache.frame import StoredEntry, decode_frame, encode_frame
@@ -132,13 +132,5 @@ def compared(tier: DiskTier, peer: Any, keys: list[str], values: dict[str, bytes
     return reading({"ours": ours, "fetch": tier.fetch, "diskcache": peer.get}, keys, rounds)
 
 
-def main() -> int:
-    """Run the benchmark; return the exit status."""
-    figures = Figures("the disk tier beside diskcache", "--json" in sys.argv)
-    for figure in rows(is_quick="--quick" in sys.argv):
-        figures.add(figure)
-    return figures.finish()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_alone("the disk tier beside diskcache", rows))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["Figure", "Figures", "package", "pin_to_one_core"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+__all__ = ["Figure", "Figures", "chosen_of", "package", "pin_to_one_core", "run_alone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +87,28 @@ def pin_to_one_core() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     else:
         print("this system cannot pin a process to a core; figures will be noisier", file=sys.stderr)
+
+
+def chosen_of(parts: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what reads the value of ``--only``: some of ``parts``, with commas between them."""
+
+    def chosen(names: str) -> list[str]:
+        found = [name.strip() for name in names.split(",") if name.strip()]
+        if not found or not set(found) <= set(parts):
+            message = f"{names!r} is not a list of some of: {', '.join(parts)}"
+            raise argparse.ArgumentTypeError(message)
+        return found
+
+    return chosen
+
+
+def run_alone(title: str, rows: Callable[..., Iterable[Figure]]) -> int:
+    """Run one part by itself, with ``--json`` and ``--quick``; return the exit status."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line and nothing else")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: to see that it works, not to quote")
+    arguments = parser.parse_args()
+    figures = Figures(title, arguments.json)
+    for figure in rows(is_quick=arguments.quick):
+        figures.add(figure)
+    return figures.finish()

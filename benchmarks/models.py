@@ -12,7 +12,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from harness import Figures, package
+from harness import Figures, chosen_of, package
 from models_isolation import isolated_models
 from models_livez import livez_under_load
 from models_onnx import onnx_answers, onnx_memory
@@ -32,20 +32,13 @@ PARTS: dict[str, Callable[..., None]] = {
 }
 
 
-def chosen(names: str) -> list[str]:
-    """Return the names of ``--only``, checked."""
-    found = [name.strip() for name in names.split(",") if name.strip()]
-    if not found or not set(found) <= set(PARTS):
-        message = f"{names!r} is not a list of some of: {', '.join(PARTS)}"
-        raise argparse.ArgumentTypeError(message)
-    return found
-
-
 def main() -> int:
     """Run the benchmark; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object a line and nothing else")
-    parser.add_argument("--only", type=chosen, default=list(PARTS), metavar="NAME,...", help="take only these parts")
+    parser.add_argument(
+        "--only", type=chosen_of(PARTS), default=list(PARTS), metavar="NAME,...", help="take only these parts"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds: to see that it works, not to quote")
     arguments = parser.parse_args()
     figures = Figures(f"hybrid loading ({package('onnxruntime')}, {package('numpy')})", arguments.json)

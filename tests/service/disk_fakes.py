@@ -6,12 +6,18 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ondol.cache.adapters.lmdb_store import LmdbStore
+from ondol.cache.disk import DiskTier
 from ondol.cache.disk_ports import Applied, StoreFailedError
+from ondol.cache.ports import Invalidation
+from ondol.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-__all__ = ["FailingStore"]
+    from ondol.testing import FakeClock
+
+__all__ = ["FailingStore", "failing", "keys"]
 
 
 class FailingStore(LmdbStore):
@@ -35,3 +41,14 @@ class FailingStore(LmdbStore):
         if self.is_unreadable:
             raise StoreFailedError("input/output error") from OSError(5, "Input/output error")
         return super().get(key)
+
+
+def failing(path: Path, clock: FakeClock) -> tuple[DiskTier, FailingStore]:
+    store = FailingStore(path, 8 * MIB, clock.wall)
+    made = DiskTier(path, 8 * MIB, clock, store=store)
+    made.open()
+    return made, store
+
+
+def keys(*names: str) -> Invalidation:
+    return Invalidation("keys", tuple(f"{name}\x00" for name in names))

@@ -10,7 +10,7 @@ from ondol.cache.disk import DiskTier
 from ondol.cache.ports import Invalidation
 from ondol.testing import FakeClock
 from ondol.units import MIB
-from tests.service.disk_fakes import FailingStore
+from tests.service.disk_fakes import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,17 +31,6 @@ def tier(tmp_path: Path, clock: FakeClock) -> Iterator[DiskTier]:
     yield made
     made.close()
     assert not any(thread.name == "ondol cache disk writer" for thread in threading.enumerate())
-
-
-def failing(path: Path, clock: FakeClock) -> tuple[DiskTier, FailingStore]:
-    store = FailingStore(path, 8 * MIB, clock.wall)
-    made = DiskTier(path, 8 * MIB, clock, store=store)
-    made.open()
-    return made, store
-
-
-def keys(*names: str) -> Invalidation:
-    return Invalidation("keys", tuple(f"{name}\x00" for name in names))
 
 
 def test_what_was_put_is_found_before_and_after_it_is_written(tier: DiskTier) -> None:

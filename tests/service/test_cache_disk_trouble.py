@@ -18,7 +18,7 @@ from ondol.cache.ports import Invalidation
 from ondol.errors import ConfigurationError, CorruptEntryError, MissingExtraError
 from ondol.testing import FakeClock
 from ondol.units import MIB
-from tests.service.disk_fakes import FailingStore
+from tests.service.disk_fakes import failing, keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,17 +39,6 @@ def tier(tmp_path: Path, clock: FakeClock) -> Iterator[DiskTier]:
     yield made
     made.close()
     assert not any(thread.name == "ondol cache disk writer" for thread in threading.enumerate())
-
-
-def failing(path: Path, clock: FakeClock) -> tuple[DiskTier, FailingStore]:
-    store = FailingStore(path, 8 * MIB, clock.wall)
-    made = DiskTier(path, 8 * MIB, clock, store=store)
-    made.open()
-    return made, store
-
-
-def keys(*names: str) -> Invalidation:
-    return Invalidation("keys", tuple(f"{name}\x00" for name in names))
 
 
 def test_an_old_value_does_not_come_back_when_a_waiting_one_is_invalidated(tmp_path: Path, clock: FakeClock) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,10 @@ from ondol.cache import Cache, TierOptions
 from ondol.clock import SystemClock
 from ondol.errors import ConfigurationError
 from ondol.testing import FakeSharedServer, FakeSharedStore
+from tests.service.cache_running import running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 WAIT_S = 20
@@ -31,17 +31,6 @@ def shared(server: FakeSharedServer) -> Cache:
 
 def on_disk(folder: Path, **options: Any) -> Cache:
     return Cache(tiers=TierOptions(disk_dir=folder), **options)
-
-
-@contextlib.asynccontextmanager
-async def running(*caches: Cache) -> AsyncIterator[None]:
-    for cache in caches:
-        await cache.start()
-    try:
-        yield
-    finally:
-        for cache in caches:
-            await cache.stop()
 
 
 async def until(condition: Callable[[], bool]) -> None:

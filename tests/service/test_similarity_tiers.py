@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,10 +13,11 @@ from ondol.cache.lower import LowerTiers
 from ondol.similarity import EMBEDDERS
 from ondol.similarity.embedding import CACHE_NAME, TextEmbedder, cache_parts
 from ondol.testing import run_virtual
+from tests.service.cache_running import running
 from tests.service.similarity_fakes import DEFAULT, E5, FakePool, make_engine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from ondol.cache.ports import Invalidation
@@ -30,17 +30,6 @@ INFO = EMBEDDERS[DEFAULT]
 E5_INFO = EMBEDDERS[E5]
 LONG = "따뜻한 바닥이 있는 집. A house with a warm floor. " * 200
 TEXTS = ["짧다", "short", LONG, LONG + "!"]
-
-
-@contextlib.asynccontextmanager
-async def running(*caches: Cache) -> AsyncIterator[None]:
-    for cache in caches:
-        await cache.start()
-    try:
-        yield
-    finally:
-        for cache in caches:
-            await cache.stop()
 
 
 def on_disk(folder: Path) -> Cache:

@@ -14,6 +14,7 @@ from ondol.cache.policies.ghosts import Ghosts, figure_of, mark
 from ondol.cache.policies.lru import LruPolicy
 from ondol.cache.policies.s3fifo import S3FifoPolicy
 from ondol.errors import ConfigurationError
+from ondol.setting_specs import SETTINGS
 
 if TYPE_CHECKING:
     from ondol.cache.policies import EvictionPolicy
@@ -340,3 +341,9 @@ def test_policies_are_made_by_name() -> None:
 def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ConfigurationError, match=r"'mru'.*adaptive, lru, s3fifo, gdsf"):
         make_policy("mru")
+
+
+def test_the_setting_allows_exactly_the_policies_there_are() -> None:
+    (setting,) = [setting for setting in SETTINGS if setting.variable == "CACHE_POLICY"]
+    assert set(setting.choices) == set(POLICY_NAMES)
+    assert setting.default == DEFAULT_POLICY
