@@ -138,7 +138,7 @@ def redis_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             while not path.exists():
-                time.sleep(0.01)
+                time.sleep(0.01)  # the server tells nobody that it listens but by this file
             yield f"redis://127.0.0.1:{port}/0", process
         finally:
             process.send_signal(signal.SIGCONT)
@@ -179,7 +179,7 @@ def misses(figures: Figures, url: str) -> None:
         victim.answer()
         for worker in others:
             worker.ask("two")
-        time.sleep(COMPUTE_S / 2)
+        time.sleep(COMPUTE_S / 2)  # into the middle of the computation, which only the clock tells
         killed_at_s = time.monotonic()
         victim.process.kill()
         begun_at_s: list[float] = []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ondol.cache.policies.gdsf import GDSF, GdsfParams, GdsfPolicy
 from ondol.cache.policies.lru import LruPolicy
@@ -42,8 +41,7 @@ class HandoverPolicy(EvictionPolicy, Protocol):
 AnyShadow = Shadow | LruShadow
 
 
-@dataclass(frozen=True, slots=True)
-class Expert:
+class Expert(NamedTuple):
     """One policy that may take charge."""
 
     name: str

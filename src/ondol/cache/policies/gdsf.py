@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.cache.policies.ghosts import NOWHERE, Ghosts, figure_of, mark
 
@@ -29,8 +28,7 @@ _GHOST_SHARE: Final = 0.5
 """What is left of its frequency to an entry that left and comes back."""
 
 
-@dataclass(frozen=True, slots=True)
-class GdsfParams:
+class GdsfParams(NamedTuple):
     """How a member of the family ranks. ``worth = frequency × cost^cost_exponent ÷ size^size_exponent``."""
 
     name: str = "gdsf"

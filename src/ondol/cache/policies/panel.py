@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ondol.cache.policies.experts import EXPERTS, OFFERED, SAFE, STEERED
@@ -259,5 +258,5 @@ class Panel:
             exponent = params.cost_exponent
             exponent = exponent * 1.02 if span.hits[name] >= goal else exponent * 0.98
             exponent = min(max(exponent, _EXPONENTS[0]), _EXPONENTS[1])
-            self.params[name] = steered = replace(params, cost_exponent=exponent)
+            self.params[name] = steered = params._replace(cost_exponent=exponent)
             policy.become(steered)
