@@ -65,14 +65,15 @@ ACTIONS: Mapping[str, tuple[int, Mapping[str, Sequence[Any]]]] = {
             "is_failing": (False, False, True),
         },
     ),
-    "load": (8, {"name": NAMES, "is_background": _BOTH}),
+    "load": (8, {"name": NAMES, "is_background": _BOTH, "displacing": ((), (), ("base", "lone"), NAMES)}),
+    "advise": (2, {"names": (None, NAMES, NAMES[::-1], ("lone", "nobody", "base")), "fails_after": (0, 1, 9, 9, 9)}),
     "unload": (6, {"name": NAMES}),
     "reload": (6, {"name": NAMES}),
     "cancel": (8, {"number": tuple(range(12))}),
     "ambush": (
         8,
         {
-            "event": ("ready", "ready", "failed", "unloaded", "leased", "crashed"),
+            "event": ("ready", "ready", "failed", "unloaded", "leased", "crashed", "asked", "loading", "leaving"),
             "deed": ("cancel", "cancel", "cancel", "unload", "reload", "renew", "release", "limit", "crash"),
         },
     ),

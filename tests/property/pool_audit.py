@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ondol.models import ModelState
 from ondol.models.graph import dependencies, missing
 from ondol.models.ledger import Phase
+from ondol.models.queue import ordered
 from ondol.models.wants import AGEING_S
 from tests.property.pool_fakes import copy_of
 from tests.property.pool_workshop import EMPTY_BYTES
@@ -47,6 +48,10 @@ class Audit:
         self._counts: dict[str, float] = {}
         self._most_jobs = {True: 0, False: 0}
         self._looked_at_s = 0.0
+        self._ready: set[str] = set()
+        """What may be leased, by the events."""
+        self._loading: set[str] = set()
+        """What has begun to load since it was ready last, by the events."""
 
     def _expect(self, is_true: object, text: str) -> None:
         if not is_true:
@@ -65,6 +70,27 @@ class Audit:
             self._expect(run is not None and self._registry.alive, f"{event} {name}, but nothing is in memory")
         if event == "ready":
             self._expect(run is not None and name in run.ready, f"{name} was said to be ready and is not")
+            self._expect(name in self._loading, f"{name} is ready, but nobody said that it loads")
+            self._loading.discard(name)
+            self._ready.add(name)
+        elif event == "asked":
+            self._expect(run is not None and name not in run.ready, f"somebody waits for {name}, which is ready")
+            self._expect(
+                self._pool.load_state().is_demand_waiting or self._is_loading(name), f"nobody waits for {name}"
+            )
+        elif event == "leased":
+            self._expect(name in self._ready, f"{name} is leased and was not said to be ready")
+        elif event == "loading":
+            self._loading.add(name)
+        elif event == "leaving":
+            self._expect(name in self._ready, f"{name} leaves, but was not said to be ready, or to leave twice")
+            may_be_leased = run is not None and not run.loop.is_closed() and name in run.ready
+            self._expect(not may_be_leased, f"{name} leaves, but may be leased")
+            self._ready.discard(name)
+
+    def _is_loading(self, name: str) -> bool:
+        run = self._pool._run
+        return run is not None and (run.is_closing or name in run._loads.jobs)
 
     def rest(self, seconds: float) -> None:
         """Look at everything while nothing can run; it stays like this for ``seconds``."""
@@ -76,6 +102,7 @@ class Audit:
             self._leaving(run)
             self._states(run)
             self._waits(run)
+            self._load_state(run)
             self.slots(run)
             self._idle(run, seconds)
             self._nothing_to_do(run)
@@ -176,6 +203,14 @@ class Audit:
             is_pending = waiters and not any(waiter.future.done() for waiter in waiters)
             self._expect(is_pending, f"waits for {name} have ended and are not forgotten")
             self._expect(name in wants, f"{len(waiters)} wait for {name}, which the pool does not want")
+            demand = sum(waiter.is_demand for waiter in waiters)
+            self._expect(
+                run._waiters.count_demand(name) == demand, f"{demand} requests wait for {name}, not as counted"
+            )
+        for name in run._waiters.demanded():
+            self._expect(name in run._waiters, f"requests are counted for {name}, which nobody waits for")
+        for name in wants._displacing:
+            self._expect(name in wants, f"{name} is not wanted, but may displace {wants._displacing[name]}")
         for name in wants._asked:
             self._expect(name not in run.ready or wants.is_anew(name), f"{name} is ready and still wanted")
             if missing(registry.graph, name):
@@ -185,6 +220,23 @@ class Audit:
                 state = registry.entries[member].state
                 hopeless = {ModelState.QUARANTINED, ModelState.FAILED, ModelState.BLOCKED}
                 self._expect(state not in hopeless, f"{name} is wanted, but {member} is {state}")
+
+    def _load_state(self, run: PoolRun) -> None:
+        """Compare what the pool says it is busy with, and what was announced, with what is."""
+        self._expect(self._ready == {*run.ready}, f"{self._ready} were said to be ready, {[*run.ready]} are")
+        self._expect({*run._loads.jobs} <= self._loading, f"{[*run._loads.jobs]} load, {self._loading} were said to")
+        ledger, jobs = self._registry.ledger, run._loads.jobs
+        self._loading &= jobs.keys()
+        state = self._pool.load_state()
+        demand = sum(job.is_demand for job in jobs.values())
+        self._expect(
+            (state.demand_loads, state.background_loads) == (demand, len(jobs) - demand),
+            f"{state} are loaded, but {[*jobs]}",
+        )
+        free_bytes = None if ledger.limit_bytes is None else max(0, ledger.limit_bytes - ledger.used_bytes)
+        self._expect(state.free_bytes == free_bytes, f"{free_bytes} bytes are free, not as in {state}")
+        waiting = [name for name in run._waiters._by_name if run._waiters.has_demand(name) and name not in jobs]
+        self._expect(state.is_demand_waiting == bool(waiting), f"{waiting} wait, not as in {state}")
 
     def slots(self, run: PoolRun) -> None:
         """Look whether more load at once than may."""
@@ -217,17 +269,40 @@ class Audit:
             for name, asked_s in run._wants._asked.items()
             if (now_s - asked_s) // AGEING_S != (self._looked_at_s - asked_s) // AGEING_S
         ]
+        order = [want.name for want in ordered(run._dispatcher._to_load()) if want.name not in run.ready]
+        then = [name for name in run._dispatcher._queued if name in order]
+        is_reordered = order != then  # waiting requests came or went, or age has changed the order: no event of its own
         before = self._under_way(run)
         run._dispatch()
         after = self._under_way(run)
         changed = {name: (was, after[name]) for name, was in before.items() if was != after[name]}
-        self._expect(aged or not changed, f"the pool forgot to do something: {changed}")
+        self._expect(aged or is_reordered or not changed, f"the pool forgot to do something: {changed}")
+        self._in_order(run)
         alive, entries = self._registry.alive, self._registry.entries.values()
         is_hanging = any(entry.leftover is not None and not entry.leftover.done() for entry in entries)
         is_leaving = any(self._registry.ledger.phase(account) is Phase.LEAVING for account in alive)
         is_still = not (run._loads.jobs or is_leaving or run._setbacks._timers or is_hanging)
         is_free = not any(resident.leases for resident in alive.values())
         self._expect(not (is_still and is_free and run._wants._asked), f"{[*run._wants._asked]} are wanted for ever")
+
+    def _in_order(self, run: PoolRun) -> None:
+        """See that what waits was looked at in the order of the rule: each as urgent as the most urgent behind it."""
+        now_s = self._workshop.loop.time()
+        urgencies: dict[str, list[tuple[bool, int, float]]] = {}
+        for name, asked_s in run._wants._asked.items():
+            entry = self._registry.entries[name]
+            demand = sum(waiter.is_demand for waiter in run._waiters._by_name.get(name, ()))
+            seconds = 1.0 if entry.expected_seconds is None else max(entry.expected_seconds, 0.001)
+            urgency = (demand > 0, entry.spec.priority + int((now_s - asked_s) / AGEING_S), demand / seconds)
+            for member in (name, *dependencies(self._registry.graph, name)):
+                urgencies.setdefault(member, []).append(urgency)
+        keys = []
+        for name in run._dispatcher._queued:
+            if name in urgencies and name not in run._loads.jobs:
+                is_demand, priority, _ = max(urgencies[name])
+                relief_per_s = float(f"{max(urgency[2] for urgency in urgencies[name]):.2g}")
+                keys.append((not is_demand, -priority, -relief_per_s, self._registry.entries[name].index))
+        self._expect(keys == sorted(keys), f"{run._dispatcher._queued} are not in their order: {keys}")
 
     def _under_way(self, run: PoolRun) -> dict[str, Any]:
         things: dict[str, Any] = {name: entry.state.value for name, entry in self._registry.entries.items()}

@@ -13,7 +13,7 @@ from ondol.models.ledger import Ledger, Phase
 from ondol.testing import VirtualTimeLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
     from ondol.models import ModelSpec
@@ -264,6 +264,28 @@ class MachineLoop(VirtualTimeLoop):
         function, *rest = getattr(func, "args", ()) or (None,)
         self._threads.seconds = function.begin(*rest) if isinstance(function, Work) else 0.05
         return asyncio.SelectorEventLoop.run_in_executor(self, executor, func, *args)
+
+
+class Adviser:
+    """Names what it is given, fails after so many, and knows when it is asked anew before it was closed."""
+
+    def __init__(self, names: Sequence[str], fails_after: int, fault: Callable[[str], None]) -> None:
+        self._names = names
+        self._fails_after = fails_after
+        self._fault = fault
+        self._is_open = False
+
+    def coldest_first(self, _now_s: float) -> Iterator[str]:
+        if self._is_open:
+            self._fault("the advisor is asked before what it said last was closed")
+        self._is_open = True
+        try:
+            for number, name in enumerate(self._names):
+                if number == self._fails_after:
+                    raise OSError("no idea")
+                yield name
+        finally:
+            self._is_open = False
 
 
 class CheckedLedger(Ledger):

@@ -26,11 +26,11 @@ from ondol.testing import VirtualTimeLoop
 from tests.property.pool_actions import ACTIONS, AT_FIRST, LEASE_TIMEOUT_S, LIMIT, NAMES, PAUSES_S, RETRIES, SIZES
 from tests.property.pool_audit import SLACK_S, Audit
 from tests.property.pool_callers import EXPECTED_ERRORS, Callers
-from tests.property.pool_fakes import CheckedLedger, Disk, FakeIsolator, MachineLoop, Threads
+from tests.property.pool_fakes import Adviser, CheckedLedger, Disk, FakeIsolator, MachineLoop, Threads
 from tests.property.pool_workshop import Workshop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from ondol.models.run import PoolRun
     from tests.property.pool_actions import Arguments
@@ -282,8 +282,12 @@ class World:
     def _do_lease(self, name: str, seconds: float, nested: str | None, is_failing: bool) -> None:
         self._callers.call(f"lease {name}", self._callers.lease(name, seconds, nested, is_failing=is_failing))
 
-    def _do_load(self, name: str, is_background: bool) -> None:
-        self._callers.call(f"load {name}", self.pool.load(name, is_background=is_background))
+    def _do_load(self, name: str, is_background: bool, displacing: Sequence[str]) -> None:
+        load = self.pool.load(name, is_background=is_background, displacing=displacing)
+        self._callers.call(f"load {name}", load)
+
+    def _do_advise(self, names: Sequence[str] | None, fails_after: int) -> None:
+        self.pool.set_advisor(None if names is None else Adviser(names, fails_after, self.fault))
 
     def _do_unload(self, name: str) -> None:
         self._callers.call(f"unload {name}", self._callers.unload(name))
@@ -331,6 +335,7 @@ class World:
 
     def _do_unpin(self, name: str) -> None:
         self.pool.unpin(name)
+        self.workshop.restart_idle_time()  # it may have been pinned a moment ago, while nobody looked
 
     def _do_release(self, name: str) -> None:
         self.pool.release(name)

@@ -143,6 +143,8 @@ def test_a_crash_reaches_the_caller_and_the_pool_loads_it_again(way: str) -> Non
                 await echo(again)
             stats = pool.get_stats()
             assert (stats["crashes"], stats["loads"]) == (1, 3)
+            told = [event for event, name in events.seen if name == "m" and event in {"ready", "leaving", "crashed"}]
+            assert told == ["ready", "leaving", "crashed", "ready"]
             assert pool.status("m").failure_count == 1
 
     asyncio.run(scenario())

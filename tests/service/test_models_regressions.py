@@ -689,3 +689,32 @@ def test_a_task_that_ignores_being_cancelled_does_not_meddle_with_the_next_run(i
         check_ended(pool, fleet)
 
     run_virtual(scenario)
+
+
+def test_what_was_built_on_an_old_copy_leaves_with_what_that_copy_was_built_on() -> None:
+    """It went on, and kept both from leaving: a request for either waited until its time-out."""
+
+    async def scenario(clock: VirtualClock) -> None:
+        fleet, pool = Fleet(), make_pool(clock)
+        pool.register(fleet.spec("right"))
+        pool.register(fleet.spec("app", ("right",)))
+        pool.register(fleet.spec("odd", ("app",), residency="pinned"))
+        pool.register(fleet.spec("base"))
+        async with pool:
+            await use(pool, "odd")
+            fleet.failing.add("odd")
+            pool.register(fleet.spec("app", ("right",)), replace=True)
+            await asyncio.sleep(5)  # ``odd`` cannot be loaded anew and keeps the old copy of ``app``
+            fleet.failing.add("right")
+            pool.register(fleet.spec("right", ("base",)), replace=True)
+            await asyncio.sleep(5)
+            assert {status.name for status in pool.statuses() if status.is_warm} == {"right", "app", "odd", "base"}
+            await within(5, pool.unload("base"))
+            await asyncio.sleep(5)
+            assert not [status.name for status in pool.statuses() if status.is_warm]
+            assert pool.get_stats()["used_bytes"] == 0
+            fleet.failing.clear()
+            await within(5, use(pool, "odd"))
+        check_ended(pool, fleet)
+
+    run_virtual(scenario)

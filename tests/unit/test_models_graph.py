@@ -43,3 +43,10 @@ def test_urgency_is_inherited_the_greatest_wins() -> None:
         "batch": Urgency(is_demand=False, priority=10),
         "page": Urgency(is_demand=True, priority=2),
     }
+
+
+def test_a_dependency_brings_the_most_relief_of_those_that_wait_for_it() -> None:
+    graph = {"page": ["base"], "crowd": ["base"], "base": []}
+    asked = {"page": Urgency(True, 8, 0.1), "crowd": Urgency(True, 2, 30.0)}
+    assert inherit(graph, asked)["base"] == Urgency(True, 8, 30.0)
+    assert inherit(graph, dict(reversed(asked.items())))["base"] == Urgency(True, 8, 30.0)

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from ondol.errors import ModelBudgetError
-from ondol.models.ledger import Candidate, Ledger, Phase, choose_victims, judge_size
+from ondol.models.ledger import Candidate, Ledger, Phase, by_worth, choose_victims, judge_size
 from ondol.models.meter import MemoryMeter
+from ondol.models.queue import Want
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 def test_bytes_pass_from_reserved_over_measured_and_leaving_to_free() -> None:
@@ -45,7 +51,9 @@ def row(name: str, size: int, used: int, **fields: object) -> Candidate:
 
 
 def test_the_least_recently_used_leaves() -> None:
-    assert choose_victims([row("new", 50, 9), row("old", 50, 1), row("mid", 50, 5)], 60) == ["old", "mid"]
+    rows = [row("new", 50, 9), row("old", 50, 1), row("mid", 50, 5), row("older", 10, 1, used_at_s=-1.0)]
+    assert [candidate.name for candidate in by_worth(rows)] == ["older", "old", "mid", "new"]
+    assert choose_victims(by_worth(rows[:3]), 60) == ["old", "mid"]
 
 
 def test_held_models_stay_and_too_little_evicts_nobody() -> None:
@@ -69,8 +77,39 @@ def test_a_dependency_goes_only_with_its_dependents_and_after_them() -> None:
 
 def test_a_background_load_displaces_only_lower_priorities() -> None:
     rows = [row("equal", 50, 1, priority=5), row("lower", 50, 2, priority=4)]
-    assert choose_victims(rows, 40, below_priority=5) == ["lower"]
-    assert choose_victims(rows, 60, below_priority=5) == []
+    may_go = Want("new", is_demand=False, priority=5, position=0).may_displace
+    assert choose_victims(rows, 40, may_go=may_go) == ["lower"]
+    assert choose_victims(rows, 60, may_go=may_go) == []
+    may_go = Want("new", is_demand=False, priority=5, position=0, displacing=frozenset({"equal"})).may_displace
+    assert choose_victims(rows, 40, may_go=may_go) == ["equal"]
+    assert choose_victims(rows, 60, may_go=may_go) == ["equal", "lower"]
+    assert choose_victims(rows, 40, may_go=Want("new", is_demand=True, priority=1, position=0).may_displace) == [
+        "equal"
+    ]
+
+
+def test_what_leaves_anyway_is_neither_chosen_nor_waited_for() -> None:
+    rows = [row("copy", 50, 1), row("base", 50, 2, dependents=frozenset({"copy"})), row("other", 50, 3)]
+    assert choose_victims(rows, 40, gone={"copy"}) == ["base"]
+    assert choose_victims(rows, 120, gone={"copy"}) == []
+
+
+def test_no_more_candidates_are_looked_at_than_it_takes_and_the_rest_is_closed() -> None:
+    pulled: list[str] = []
+    closed: list[bool] = []
+
+    def coldest_first() -> Generator[Candidate]:
+        try:
+            for number in range(1000):
+                pulled.append(f"m{number}")
+                yield row(f"m{number}", 10, number, is_held=number == 1)
+        finally:
+            closed.append(True)
+
+    assert choose_victims(coldest_first(), 25) == ["m0", "m2", "m3"]
+    assert (pulled, closed) == (["m0", "m1", "m2", "m3"], [True])
+    assert choose_victims(coldest_first(), 0) == []
+    assert len(pulled) == 4
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,19 @@ def test_demand_goes_first_then_priority_then_registration() -> None:
     assert [entry.name for entry in ordered(wants)] == ["high", "early", "late", "background"]
 
 
+def test_of_equal_demands_the_one_goes_first_that_relieves_most_requests_per_second() -> None:
+    wants = [
+        Want("one in a second", True, 5, 0, 1.0),
+        Want("crowd in long", True, 5, 1, 50 / 100),
+        Want("crowd in short", True, 5, 2, 50 / 10),
+        Want("as urgent, later", True, 5, 3, 1.0),
+        Want("more important", True, 6, 4, 0.1),
+        Want("ahead", False, 9, 5, 0.0),
+    ]
+    names = ["more important", "crowd in short", "one in a second", "as urgent, later", "crowd in long", "ahead"]
+    assert [entry.name for entry in ordered(reversed(wants))] == names
+
+
 def test_slots_of_each_kind_are_apart() -> None:
     now = turn(Ledger(), demand=1, background=1)
     verdicts = [
@@ -75,6 +88,16 @@ def test_a_background_load_without_room_gives_up_with_the_figures_unless_somethi
     assert "20 B" in admission.reason
     assert "limit 100 B" in admission.reason
     assert turn(ledger, is_moving=True).judge(want("b", is_demand=False), 20, nobody).verdict is Verdict.WAIT
+
+
+def test_a_background_load_displaces_what_it_was_told_of_whatever_its_priority() -> None:
+    ledger = Ledger(100)
+    ledger.reserve("a", 90)
+    ahead = Want("b", is_demand=False, priority=5, position=0, displacing=frozenset({"a"}))
+    admission = turn(ledger).judge(ahead, 20, lambda: [Candidate("a", 90, 1, priority=9)])
+    assert (admission.verdict, admission.victims) == (Verdict.WAIT, ("a",))
+    held = turn(ledger).judge(ahead, 20, lambda: [Candidate("a", 90, 1, priority=9, is_held=True)])
+    assert held.verdict is Verdict.NO_ROOM
 
 
 def test_too_large_names_the_figures() -> None:

@@ -75,7 +75,7 @@ class Turn:
         Args:
             want: next in the order.
             need_bytes: what it will probably take; 0 when nobody knows.
-            candidates: returns who might leave; asked only when room is short.
+            candidates: returns who might leave, the first to go first; asked only when room is short.
         """
         shortage = self.ledger.shortage(need_bytes + self.promised_bytes) if need_bytes else 0
         if not self.slots.has_free(is_demand=want.is_demand):
@@ -93,8 +93,7 @@ class Turn:
         self, want: Want, need_bytes: int, shortage: int, candidates: Callable[[], Iterable[Candidate]]
     ) -> Admission:
         still_short = shortage - self.ledger.leaving_bytes
-        below = None if want.is_demand else want.priority
-        victims = choose_victims(candidates(), still_short, below_priority=below) if still_short > 0 else []
+        victims = choose_victims(candidates(), still_short, may_go=want.may_displace)
         self.is_demand_waiting |= want.is_demand
         if victims or still_short <= 0:
             self.slots.take(is_demand=want.is_demand)  # or room would be made for more than can load

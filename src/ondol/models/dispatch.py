@@ -52,22 +52,36 @@ class Dispatcher:
         self._setbacks = setbacks
         self._measuring = measuring
         self._make_way = make_way
-        self._queued: set[str] = set()
+        self._queued: tuple[str, ...] = ()
+        self._is_looking = False
+        self._is_due = False
 
     def take_turn(self) -> bool:
-        """Start, refuse and evict what may be now; return whether returned leases could let something go on."""
-        while (turn := self._look_once()) is None:
-            pass  # what has changed may have been in the way of others
+        """Start, refuse and evict what may be now; return whether returned leases could let something go on.
+
+        When a listener of what this does wants another look meanwhile, it is taken as soon as this one is over.
+        """
+        if self._is_looking:
+            self._is_due = True
+            return True  # what counts is what the look under way returns
+        self._is_looking = True
+        try:
+            turn = self._look()
+            while turn is None or self._is_due:
+                turn = self._look()  # what has changed may have been in the way of others
+        finally:
+            self._is_looking = False
         return turn.is_waiting_for_leases or self._registry.ledger.excess_bytes > 0
 
-    def _look_once(self) -> Turn | None:
-        """Look at all that is wanted, in order; return ``None`` when others have to be looked at again."""
+    def _look(self) -> Turn | None:
+        """Look once at all that is wanted, in order; return ``None`` when others have to be looked at again."""
+        self._is_due = False
         self._residents.count_leaving()
         self._shrink()
         wants = ordered(self._to_load())
         if self._refuse_too_large(wants):
             return None
-        self._mark_queued({want.name for want in wants if want.name not in self._residents.ready})
+        self._mark_queued(tuple(want.name for want in wants if want.name not in self._residents.ready))
         demand_jobs = sum(job.is_demand for job in self._loads.jobs.values())
         options = self._registry.options
         slots = Slots(
@@ -85,7 +99,7 @@ class Dispatcher:
             if turn.is_demand_waiting and not slots.has_free(is_demand=True) and want.is_demand:
                 continue  # it cannot start, and that others wait for room is known already
             needed_ahead.update(needed)
-            if not self._consider(want, turn, needed_ahead):
+            if not self._consider(want, turn, needed_ahead) or self._is_due:
                 return None
         has_started = len(self._loads.jobs) > jobs_before  # what a load needed until it began may leave for others now
         return None if has_started and turn.is_room_short else turn
@@ -115,9 +129,9 @@ class Dispatcher:
             return True
         return False
 
-    def _mark_queued(self, names: set[str]) -> None:
+    def _mark_queued(self, names: tuple[str, ...]) -> None:
         entries = self._registry.entries
-        for name in self._queued - names:
+        for name in {*self._queued}.difference(names):
             if entries[name].state is ModelState.QUEUED:
                 self._registry.move(entries[name], entries[name].idle_state, "no longer asked for")
         for name in names:
@@ -173,9 +187,7 @@ class Dispatcher:
         freed_bytes = sum(ledger.size(residents.ready[name].account) for name in going) + ledger.leaving_bytes
         short_bytes = ledger.shortage(self._measuring.need_bytes(entry)) - freed_bytes
         candidates = residents.candidates(self._loads.jobs, held)
-        others = [c._replace(dependents=c.dependents - going) for c in candidates if c.name not in going]
-        below = None if want.is_demand else want.priority
-        victims = choose_victims(others, short_bytes, below_priority=below) if short_bytes > 0 else []
+        victims = choose_victims(candidates, short_bytes, may_go=want.may_displace, gone=going)
         if short_bytes <= 0 or victims:
             self._make_way(want.name)
             residents.evict(victims, f"makes room for {want.name}")

@@ -24,6 +24,7 @@ class Totals:
     load_failures: int = 0
     unload_failures: int = 0
     listener_failures: int = 0
+    advisor_failures: int = 0
     lease_timeouts: int = 0
     load_timeouts: int = 0
     retries: int = 0
@@ -52,6 +53,7 @@ def figures(totals: Totals, ledger: Ledger, statuses: Sequence[ModelStatus]) -> 
         "load_failures": totals.load_failures,
         "unload_failures": totals.unload_failures,
         "listener_failures": totals.listener_failures,
+        "advisor_failures": totals.advisor_failures,
         "evictions": totals.evictions,
         "leases": totals.leases,
         "lease_timeouts": totals.lease_timeouts,

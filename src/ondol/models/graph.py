@@ -16,10 +16,15 @@ Graph = Mapping[str, Sequence[str]]
 
 
 class Urgency(NamedTuple):
-    """How urgently a model is wanted; the greater goes first."""
+    """How urgently a model is wanted; the greater goes first.
+
+    Attributes:
+        relief_per_s: requests that wait for it per second that it takes to load.
+    """
 
     is_demand: bool
     priority: int
+    relief_per_s: float = 0.0
 
 
 def find_cycle(graph: Graph, start: str, depends_on: Sequence[str]) -> list[str] | None:
@@ -82,13 +87,15 @@ def missing(graph: Graph, name: str) -> list[str]:
 def inherit(graph: Graph, asked: Mapping[str, Urgency]) -> dict[str, Urgency]:
     """Return the urgency of everything ``asked`` for and all it depends on.
 
-    A dependency is as urgent as the most urgent that waits for it.
+    A dependency is as urgent as the most urgent that waits for it, and brings the most relief that one of them does.
 
-    >>> inherit({"a": ["b"], "b": []}, {"a": Urgency(True, 8), "b": Urgency(False, 9)})["b"]
-    Urgency(is_demand=True, priority=8)
+    >>> inherit({"a": ["b"], "b": []}, {"a": Urgency(True, 8, 0.5), "b": Urgency(False, 9)})["b"]
+    Urgency(is_demand=True, priority=8, relief_per_s=0.5)
     """
     urgencies: dict[str, Urgency] = {}
     for name, urgency in asked.items():
         for member in load_order(graph, [name]) if graph.get(name) else (name,):
-            urgencies[member] = max(urgency, urgencies.get(member, urgency))
+            known = urgencies.get(member, urgency)
+            relief_per_s = max(known.relief_per_s, urgency.relief_per_s)
+            urgencies[member] = max(known, urgency)._replace(relief_per_s=relief_per_s)
     return urgencies

@@ -42,12 +42,13 @@ class Lease:
             message = f"the lease of {self._name!r} is in use already, or belongs to another event loop; take a new one"
             raise LifecycleError(message)
         resident = run.ready.get(self._name)
+        is_found_ready = resident is not None
         if resident is None:
             resident = await run.acquire(self._name)
         else:
             resident.leases += 1
         self._resident = resident
-        run.note_use(resident)
+        run.note_use(resident, is_found_ready=is_found_ready)
         return resident.model
 
     async def __aexit__(

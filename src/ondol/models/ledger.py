@@ -6,6 +6,7 @@ Every model's bytes pass through three phases: *reserved* (expected, while it lo
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,9 +14,9 @@ from ondol.errors import ModelBudgetError
 from ondol.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-__all__ = ["Candidate", "Ledger", "Phase", "choose_victims", "judge_size"]
+__all__ = ["Candidate", "Ledger", "Phase", "by_worth", "choose_victims", "judge_size"]
 
 
 class Phase(Enum):
@@ -59,6 +60,11 @@ class Ledger:
     def leaving_bytes(self) -> int:
         """Bytes that unloads under way will free."""
         return self._totals[Phase.LEAVING]
+
+    @property
+    def free_bytes(self) -> int | None:
+        """What may still be booked; ``None`` is without limit."""
+        return None if self._limit_bytes is None else max(0, self._limit_bytes - self.used_bytes)
 
     @property
     def excess_bytes(self) -> int:
@@ -148,46 +154,82 @@ class Candidate(NamedTuple):
     dependents: frozenset[str] = frozenset()
 
 
-def _by_worth(candidate: Candidate) -> tuple[float, float]:
+def _worth(candidate: Candidate) -> tuple[float, float]:
     return candidate.worth, candidate.used_at_s
 
 
+def by_worth(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return them in the order in which they go: worth least first, of equals the one not used for longest."""
+    return sorted(candidates, key=_worth)
+
+
 def choose_victims(
-    candidates: Iterable[Candidate], needed_bytes: int, *, below_priority: int | None = None, is_partial: bool = False
+    candidates: Iterable[Candidate],
+    needed_bytes: int,
+    *,
+    may_go: Callable[[Candidate], bool] = lambda _candidate: True,
+    gone: Collection[str] = (),
+    is_partial: bool = False,
 ) -> list[str]:
     """Return who leaves to free ``needed_bytes``, dependents before what they depend on.
 
-    Those worth least go first; a model whose going turns out not to be needed stays.
+    Those that come first go first; a model whose going turns out not to be needed stays.
 
     Args:
-        candidates: all ready models.
+        candidates: all ready models in the order of ``by_worth``; read only as far as needed, then closed if it is a
+            generator.
         needed_bytes: how much is missing.
-        below_priority: only models of a lower priority may go (a background load displaces nothing better).
+        may_go: tells of one that is not held whether it may go for this (a background load displaces nothing better).
+        gone: models that leave anyway; their bytes are not in what is missing.
         is_partial: return what helps even when it is not enough.
 
     Returns:
         Names; empty when room cannot be made (or none is needed).
+
+    Cost: what is taken of ``candidates``, and what of it waits for dependents again for each that goes.
     """
-    eligible = sorted(
-        (c for c in candidates if not c.is_held and (below_priority is None or c.priority < below_priority)),
-        key=_by_worth,
-    )
-    chosen: dict[str, Candidate] = {}
+    ranked = iter(candidates)
+    try:
+        chosen, freed = _first_free(ranked, needed_bytes, may_go, gone)
+    finally:
+        if isinstance(ranked, Generator):
+            ranked.close()
+    if freed < needed_bytes:
+        return [candidate.name for candidate in chosen] if is_partial else []
+    return _without_needless(chosen, freed - needed_bytes)
+
+
+def _first_free(
+    ranked: Iterator[Candidate], needed_bytes: int, may_go: Callable[[Candidate], bool], gone: Collection[str]
+) -> tuple[list[Candidate], int]:
+    """Return the first that are free to go, as many as it takes or as there are, and the bytes they free."""
+    chosen: list[Candidate] = []
+    held_up: list[Candidate] = []
+    left = set(gone)
     freed = 0
     while freed < needed_bytes:
-        free_to_go = (c for c in eligible if c.name not in chosen and c.dependents <= chosen.keys())
-        victim = next(free_to_go, None)
-        if victim is None:
-            return list(chosen) if is_partial else []
-        chosen[victim.name] = victim
+        victim = next((candidate for candidate in held_up if candidate.dependents <= left), None)
+        if victim is not None:
+            held_up.remove(victim)
+        else:
+            victim = next(ranked, None)
+            if victim is None:
+                break
+            if victim.is_held or victim.name in left or not may_go(victim):
+                continue
+            if not victim.dependents <= left:
+                held_up.append(victim)
+                continue
+        chosen.append(victim)
+        left.add(victim.name)
         freed += victim.size_bytes
-    return _without_needless(list(chosen.values()), freed - needed_bytes)
+    return chosen, freed
 
 
 def _without_needless(chosen: Sequence[Candidate], spare_bytes: int) -> list[str]:
     """Keep those out of the chosen whose bytes are spare, the worthiest first."""
     going = {candidate.name: candidate for candidate in chosen}
-    worthiest_first = sorted(chosen, key=_by_worth, reverse=True)
+    worthiest_first = sorted(chosen, key=_worth, reverse=True)
     while True:
         needed_gone = {name for other in going.values() for name in other.dependents}
         removable = (c for c in worthiest_first if c.name in going and c.name not in needed_gone)

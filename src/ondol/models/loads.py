@@ -79,6 +79,7 @@ class Loads:
             reason = "loads for a request" if is_demand else "loads in the background"
             registry.move(entry, ModelState.LOADING, reason)
         job.task = own_task(self._load(entry, job), name=f"ondol-load-{account}")
+        registry.announce("loading", spec.name)
 
     def _prepare_once(self) -> None:
         if not self._registry.is_memory_prepared:

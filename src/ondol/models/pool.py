@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ondol.clock import Clock, SystemClock
 from ondol.errors import AlreadyClosedError, LifecycleError, NotStartedError
+from ondol.models.controls import PoolControls
 from ondol.models.estimate_keeper import EstimateKeeper
-from ondol.models.figures import figures
 from ondol.models.isolated import Isolator, check_loader
 from ondol.models.job import Tools
 from ondol.models.lease import Lease
@@ -27,23 +27,22 @@ from ondol.recorder import Recorder, discard
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from contextlib import AbstractAsyncContextManager
-    from types import EllipsisType
     from typing import Self
 
     from ondol.models.entry import Resident
-    from ondol.models.ports import EstimateStore, Listener, MemoryProbe
-    from ondol.models.status import ModelStatus
+    from ondol.models.ports import EstimateStore, MemoryProbe
 
 __all__ = ["ModelPool"]
 
 logger = logging.getLogger("ondol.models")
 
 
-class ModelPool:
+class ModelPool(PoolControls):
     """Keeps models in memory, within a budget, and never takes one from under its user.
 
-    Thread-safety: ``register``, ``configure``, ``set_expected``, ``add_listener`` and everything that only reads may
-    be called from any thread, with or without a running loop. The rest belongs to the loop that ``start`` ran in.
+    Thread-safety: ``register``, ``configure``, ``set_expected``, ``set_advisor``, ``add_listener``, pinning and
+    everything that only reads may be called from any thread, with or without a running loop. The rest belongs to the
+    loop that ``start`` ran in.
 
     >>> import asyncio
     >>> async def example():
@@ -109,7 +108,7 @@ class ModelPool:
             idle_ttl_s,
             retry,
         )
-        self._registry = Registry(clock or SystemClock(), recorder, Ledger(memory_limit_bytes), options)
+        super().__init__(Registry(clock or SystemClock(), recorder, Ledger(memory_limit_bytes), options))
         self._stop_grace_s = stop_grace_s
         self._meter = MemoryMeter(memory_probe)
         self._isolator = Isolator()
@@ -117,7 +116,6 @@ class ModelPool:
         self._tools = Tools(self._registry.clock, self._meter, parting, self._isolator, prepare_memory)
         self._random = random
         self._memory = EstimateKeeper(self._registry, estimates)
-        self._run: PoolRun | None = None
         self._stopping: asyncio.Task[None] | None = None
 
     def register(self, spec: ModelSpec, *, replace: bool = False) -> None:
@@ -248,18 +246,24 @@ class ModelPool:
         """
         return Lease(self._running(), name)
 
-    async def load(self, name: str, *, is_background: bool = False) -> None:
+    async def load(self, name: str, *, is_background: bool = False, displacing: Collection[str] = ()) -> None:
         """Return when the model is ready.
 
-        A background load comes after every demand, displaces only idle models of lower priority, and gives up with
-        ``ModelBudgetError`` when there is no room for it.
+        A background load comes after every demand, displaces only idle models of lower priority and those it is told
+        of, and gives up with ``ModelBudgetError`` when there is no room for it.
+
+        Args:
+            name: of the model.
+            is_background: nobody waits for it yet.
+            displacing: models that a background load, and what it depends on, may displace whatever their priority,
+                because somebody has compared what they are worth. They go only if they are idle and in the way then.
 
         Cancellation: cancels nothing, the load goes on. There is no time limit; put ``asyncio.timeout`` around it.
 
         Raises:
             OndolError: as ``lease`` does, but for the time limit and for lazy loading, which do not apply.
         """
-        await self._running().load(name, is_background=is_background)
+        await self._running().load(name, is_background=is_background, displacing=frozenset(displacing))
 
     async def unload(self, name: str) -> bool:
         """Unload a model once its leases are back; return whether there was anything to unload.
@@ -289,27 +293,6 @@ class ModelPool:
         """
         await self._running().reload(name)
 
-    def pin(self, name: str) -> None:
-        """Never evict the model from now on, nor unload it for being idle. It is not loaded by this. In any thread.
-
-        Raises:
-            UnknownModelError: no such model.
-        """
-        self._set_pinned(name, is_pinned=True)
-
-    def unpin(self, name: str) -> None:
-        """Let the model be evicted like any other, also one whose residency is ``pinned``. In any thread.
-
-        Raises:
-            UnknownModelError: no such model.
-        """
-        self._set_pinned(name, is_pinned=False)
-
-    def _set_pinned(self, name: str, *, is_pinned: bool) -> None:
-        self._registry.entry(name).pinned_by_hand = is_pinned
-        logger.info("model %s is %s by hand", name, "pinned" if is_pinned else "unpinned")
-        self._reconsider()
-
     def release(self, name: str) -> bool:
         """Let a model that backs off or is quarantined be loaded again; return whether it was. In the pool's loop.
 
@@ -318,78 +301,3 @@ class ModelPool:
             NotStartedError, AlreadyClosedError: the pool does not run; a start releases all models anyway.
         """
         return self._running().release(name)
-
-    def status(self, name: str) -> ModelStatus:
-        """Return what can be seen of one model.
-
-        Raises:
-            UnknownModelError: no such model.
-        """
-        return self._registry.status(self._registry.entry(name))
-
-    def statuses(self) -> list[ModelStatus]:
-        """Return what can be seen of every model, in the order of registration."""
-        return [self._registry.status(entry) for entry in self._registry.snapshot()]
-
-    def names(self) -> list[str]:
-        """Return the names in the order of registration."""
-        return self._registry.names()
-
-    def configure(
-        self,
-        *,
-        memory_limit_bytes: int | EllipsisType | None = ...,
-        max_background_loads: int | None = None,
-        max_demand_loads: int | None = None,
-        is_lazy_loading_enabled: bool | None = None,
-        lease_timeout_s: float | None = None,
-        load_timeout_s: float | EllipsisType | None = ...,
-        idle_ttl_s: float | EllipsisType | None = ...,
-        retry: RetryPolicy | EllipsisType | None = ...,
-    ) -> None:
-        """Change what is given; a lowered limit or idle time lets idle models go at once.
-
-        Raises:
-            ConfigurationError: a bound is not positive; nothing was changed.
-        """
-        given: dict[str, Any] = {
-            "max_background_loads": max_background_loads,
-            "max_demand_loads": max_demand_loads,
-            "lease_timeout_s": lease_timeout_s,
-            "is_lazy_loading_enabled": is_lazy_loading_enabled,
-        }
-        changes = {name: value for name, value in given.items() if value is not None}
-        unlimited = {
-            "memory_limit_bytes": memory_limit_bytes,
-            "load_timeout_s": load_timeout_s,
-            "idle_ttl_s": idle_ttl_s,
-            "retry": retry,
-        }
-        changes |= {name: value for name, value in unlimited.items() if value is not ...}
-        limit = changes.pop("memory_limit_bytes", ...)
-        if limit is not ...:
-            check_bound("memory_limit_bytes", limit)
-        self._registry.options.change(changes)
-        self._reconsider(*(() if limit is ... else (limit,)))
-
-    def _reconsider(self, *limit_bytes: int | None) -> None:
-        run = self._run
-        if run is not None and not run.loop.is_closed():
-            in_loop(run.loop, run.reconsider, *limit_bytes)
-        elif limit_bytes:
-            (self._registry.ledger.limit_bytes,) = limit_bytes
-
-    def set_expected(self, names: Collection[str]) -> None:
-        """Name the models that somebody is going to load ahead of use.
-
-        With lazy loading off a lease on one of them waits for its load instead of being refused (and hurries it).
-        """
-        self._registry.expected = frozenset(names)
-
-    def add_listener(self, callback: Listener) -> None:
-        """Have ``callback(event, name)`` called; ``Listener`` lists the events."""
-        self._registry.listeners = (*self._registry.listeners, callback)
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return the figures of the pool and of each model as plain data."""
-        return figures(self._registry.totals, self._registry.ledger, self.statuses())

@@ -7,25 +7,46 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ondol.models.ledger import Candidate
+
 __all__ = ["Slots", "Want", "ordered"]
 
 
 class Want(NamedTuple):
-    """A load that waits for its turn."""
+    """A load that waits for its turn.
+
+    Attributes:
+        priority: with what it has gained by waiting.
+        position: of its registration.
+        relief_per_s: requests that wait for it per second that it takes to load, in two digits.
+        displacing: models that it may displace whatever their priority.
+    """
 
     name: str
     is_demand: bool
     priority: int
     position: int
+    relief_per_s: float = 0.0
+    displacing: frozenset[str] = frozenset()
+
+    def may_displace(self, candidate: Candidate) -> bool:
+        """Tell whether a model that nobody holds may go for it: a background load displaces nothing better."""
+        return self.is_demand or candidate.priority < self.priority or candidate.name in self.displacing
 
 
 def ordered(wants: Iterable[Want]) -> list[Want]:
-    """Return the wants in their order: demand before background, then priority, then registration.
+    """Return the wants in their order: demand before background, priority, relief per second, registration.
+
+    Source: of jobs that wait for one machine, the one with the most weight per second first makes the sum of the
+    weighted waits least (W. E. Smith, Various optimizers for single-stage production, Naval Research Logistics
+    Quarterly 3, 1956). The weight of a load is the number of requests that wait for it.
 
     >>> [w.name for w in ordered([Want("a", False, 9, 0), Want("b", True, 1, 2), Want("c", True, 1, 1)])]
     ['c', 'b', 'a']
+    >>> [w.name for w in ordered([Want("long", True, 5, 0, 2 / 30), Want("short", True, 5, 1, 1 / 3)])]
+    ['short', 'long']
     """
-    return sorted(wants, key=lambda want: (not want.is_demand, -want.priority, want.position))
+    return sorted(wants, key=lambda want: (not want.is_demand, -want.priority, -want.relief_per_s, want.position))
 
 
 class Slots:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ondol.models.entry import Resident
     from ondol.models.ledger import Ledger
     from ondol.models.options import Options
-    from ondol.models.ports import EstimateStore, Listener
+    from ondol.models.ports import Advisor, EstimateStore, Listener
     from ondol.recorder import Recorder
 
 __all__ = ["Registry"]
@@ -44,6 +44,7 @@ class Registry:
         "_accounts",
         "_book",
         "_has_abandoned",
+        "advisor",
         "alive",
         "clock",
         "entries",
@@ -86,6 +87,7 @@ class Registry:
         self._book = EstimateBook()
         self.lock = threading.RLock()
         self.listeners: tuple[Listener, ...] = ()
+        self.advisor: Advisor | None = None
 
     def register(self, spec: ModelSpec, *, replace: bool) -> bool:
         """Take in a specification; ``review`` its name afterwards (in the loop's thread while the pool runs).
@@ -193,8 +195,11 @@ class Registry:
         self.ledger.clear()
         for resident in left_behind:
             resident.let_go_of_bases()
+        ready = [entry.spec.name for entry in self.snapshot() if entry.state is ModelState.READY]
         for entry in self.snapshot():
             entry.reset(reason, self.clock.monotonic())
+        for name in ready:
+            self.announce("leaving", name)
         return left_behind
 
     def forgive_all(self) -> None:

@@ -10,18 +10,19 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from ondol.models.candidates import Candidates
 from ondol.models.graph import dependencies
-from ondol.models.ledger import Candidate, Phase
+from ondol.models.ledger import Phase
 from ondol.models.loops import own_task
 from ondol.models.spec import ModelState
-from ondol.models.worth import worth
 from ondol.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Generator, Iterable
 
     from ondol.models.entry import Entry, Resident
     from ondol.models.job import LoadJob
+    from ondol.models.ledger import Candidate
     from ondol.models.parting import Parting
     from ondol.models.ports import Steering
     from ondol.models.registry import Registry
@@ -48,59 +49,30 @@ class Residents:
         self._registry = registry
         self._parting = parting
         self._steering = steering
+        self._candidates = Candidates(registry, self.ready, self.drains.keys())
+        self._left: list[str] = []
+        """Models that are not ready any more, which nobody was told yet."""
 
     # Who may leave
 
-    def candidates(self, loading: Iterable[str], needed: Collection[str] = ()) -> list[Candidate]:
-        """Return who might leave, and the old copies that would leave along with them.
-
-        Args:
-            loading: models that load now; what they depend on stays, and so does a copy that serves meanwhile.
-            needed: models that must stay for another reason.
-        """
-        held = {*needed, *loading}
-        now_s = self._registry.clock.monotonic()
-        ready = [self._candidate(name, resident, held, now_s) for name, resident in self.ready.items()]
-        return ready + [self._old_copy(self._registry.alive[account]) for account in self.drains]
-
-    def _candidate(self, name: str, resident: Resident, held: Collection[str], now_s: float) -> Candidate:
-        entry = self._registry.entries[name]
-        size_bytes = self._registry.ledger.size(resident.account)
-        used_at_s = entry.use.noted_at_s
-        needs, is_loading = self._to_go_first(resident)
-        return Candidate(
-            name,
-            size_bytes,
-            worth(entry.use.weight_at(now_s), entry.expected_seconds, size_bytes),
-            entry.ready_at_s or 0.0 if used_at_s is None else used_at_s,
-            resident.spec.priority,
-            is_held=bool(resident.leases) or entry.is_pinned or name in held or is_loading,
-            dependents=needs,
-        )
-
-    def _old_copy(self, resident: Resident) -> Candidate:
-        """Return what is to leave anyway, as one that leaves for nothing once those have left that were built on it."""
-        ledger = self._registry.ledger
-        needs, is_loading = self._to_go_first(resident)
-        is_held = ledger.phase(resident.account) is not Phase.RESIDENT or resident.leases > 0 or is_loading
-        name, size_bytes = _old_name(resident.account), ledger.size(resident.account)
-        return Candidate(name, size_bytes, 0.0, priority=0, is_held=is_held, dependents=needs)
-
-    def _to_go_first(self, resident: Resident) -> tuple[frozenset[str], bool]:
-        """Return who has to leave before it as it was built on it, and whether a load is built on it, which stays."""
-        names = set()
-        for user in resident.supports:
-            if self.ready.get(user.spec.name) is user:
-                names.add(user.spec.name)
-            elif user.account not in self.drains:
-                return frozenset(), True
-            elif self._registry.ledger.phase(user.account) is Phase.RESIDENT:  # else it leaves already
-                names.add(_old_name(user.account))
-        return frozenset(names), False
+    def candidates(self, loading: Iterable[str], needed: Collection[str] = ()) -> Generator[Candidate]:
+        """Yield who might leave; see ``Candidates.ranked``."""
+        return self._candidates.ranked(loading, needed)
 
     def dependents(self, resident: Resident) -> frozenset[str]:
-        """Return the ready models that were built on it. Those that would be now may depend on others yet."""
-        return frozenset(user.spec.name for user in resident.supports if self.ready.get(user.spec.name) is user)
+        """Return the ready models that were built on it, or on an old copy that was and stays for their sake.
+
+        Those that would be built on it now may depend on others yet.
+        """
+        names: set[str] = set()
+        waiting = [resident]
+        while waiting:
+            for user in waiting.pop().supports:
+                if self.ready.get(user.spec.name) is user:
+                    names.add(user.spec.name)
+                elif user.account in self.drains:
+                    waiting.append(self._registry.alive[user.account])
+        return frozenset(names)
 
     def all_dependents(self, name: str) -> list[str]:
         """Return the ready models that depend on ``name``, or were built on any copy of it, directly or not."""
@@ -149,12 +121,40 @@ class Residents:
 
     def start_drain(self, name: str, reason: str) -> asyncio.Task[None]:
         """Take a ready model out of use and unload it once its leases are back; dependents go with it."""
+        drain = self._take_out(name, reason)
+        self.announce_leaving()
+        return drain
+
+    def _take_out(self, name: str, reason: str) -> asyncio.Task[None]:
         resident = self.ready.pop(name)
+        self._left.append(name)
         self._registry.move(self._registry.entry(name), ModelState.DRAINING, reason)
-        for other in self.dependents(resident):
-            if other in self.ready:
-                self.start_drain(other, f"{name}, which it depends on, goes ({reason})")
+        self._take_out_dependents(resident, f"{name}, which it depends on, goes ({reason})")
         return self.retire(resident, reason)
+
+    def _take_out_dependents(self, resident: Resident, reason: str) -> None:
+        for other in self.dependents(resident):
+            if other in self.ready:  # a cascade may have taken it meanwhile
+                self._take_out(other, reason)
+
+    def crash_out(self, name: str) -> list[str]:
+        """Let go at once of a ready model whose process ended, and of what was built on it; return the latter's names.
+
+        ``announce_leaving`` when it is seen to what becomes of them.
+        """
+        resident = self.ready.pop(name)
+        were_ready = list(self.ready)
+        self._registry.entry(name).resident = None
+        self._take_out_dependents(resident, f"{name}, which it depends on, crashed")
+        self._left.append(name)
+        self.retire(resident, "it crashed", has_crashed=True)
+        return [other for other in were_ready if other not in self.ready]
+
+    def announce_leaving(self) -> None:
+        """Tell the listeners who cannot be leased any more; all is in order again whatever they do."""
+        left, self._left = self._left, []
+        for name in left:
+            self._registry.announce("leaving", name)
 
     def let_go(self, name: str, reason: str) -> list[str]:
         """Let a ready model go, and what was built on it; return the names of all that are no longer ready."""
@@ -297,7 +297,3 @@ async def _unused(resident: Resident) -> None:
         resident.on_unused = is_unused.set
         await is_unused.wait()
     resident.on_unused = None
-
-
-def _old_name(account: str) -> str:
-    return f"the old copy {account}"

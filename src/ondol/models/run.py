@@ -25,6 +25,7 @@ from ondol.models.measuring import Measuring
 from ondol.models.residents import Residents
 from ondol.models.setbacks import Setbacks, quarantine_error
 from ondol.models.spec import ModelState
+from ondol.models.status import LoadState
 from ondol.models.waiting import Waiter, Waiters
 from ondol.models.wants import Wants
 from ondol.units import format_seconds
@@ -57,7 +58,7 @@ class PoolRun:
         self._loads = Loads(registry, tools, self._residents, self)
         self.ready = self._residents.ready
         self._waiters = Waiters(self.give_back)
-        self._wants = Wants(registry, self._waiters.has_demand)
+        self._wants = Wants(registry, self._waiters.count_demand)
         self._setbacks = Setbacks(registry, self._wants, self._waiters, self._dispatch, draw)
         self._measuring = Measuring(registry, self._residents, self._loads, self._dispatch)
         self._dispatcher = Dispatcher(
@@ -68,12 +69,12 @@ class PoolRun:
 
     # Callers
 
-    def note_use(self, resident: Resident) -> None:
-        """Count a lease: it makes the model worth more."""
+    def note_use(self, resident: Resident, *, is_found_ready: bool) -> None:
+        """Count a lease: it makes the model worth more. One that was waited for was announced when it was asked for."""
         registry = self._registry
         registry.totals.leases += 1
         resident.use.note(registry.clock.monotonic())
-        if registry.listeners:
+        if is_found_ready and registry.listeners:
             registry.announce("leased", resident.spec.name)
 
     def give_back(self, resident: Resident) -> None:
@@ -97,11 +98,11 @@ class PoolRun:
         self._registry.record("models.lease_wait", waited_s, "seconds", model=name)
         return resident
 
-    async def load(self, name: str, *, is_background: bool) -> None:
+    async def load(self, name: str, *, is_background: bool, displacing: frozenset[str]) -> None:
         """Return once the model is ready."""
         self._registry.entry(name)
         if name not in self.ready:
-            waiter = self._ask(name, is_demand=not is_background, is_lease=False)
+            waiter = self._ask(name, is_demand=not is_background, is_lease=False, displacing=displacing)
             await self._wait(waiter, None, TimeoutError)
 
     async def reload(self, name: str) -> None:
@@ -174,7 +175,15 @@ class PoolRun:
         if self.is_closing:
             raise AlreadyClosedError("the model pool is stopping: it takes no new requests")
 
-    def _ask(self, name: str, *, is_demand: bool, is_lease: bool, is_anew: bool = False) -> Waiter:
+    def _ask(
+        self,
+        name: str,
+        *,
+        is_demand: bool,
+        is_lease: bool,
+        is_anew: bool = False,
+        displacing: frozenset[str] = frozenset(),
+    ) -> Waiter:
         self._check_open()
         entry = self._registry.entry(name)
         if error := self._impossible(name):
@@ -185,14 +194,17 @@ class PoolRun:
             self._check_expected(entry)
         waiter = Waiter(name, is_lease=is_lease, is_demand=is_demand)
         is_news = is_anew or name not in self._wants or (is_demand and not self._waiters.has_demand(name))
+        is_news = is_news or not self._wants.may_displace(name, displacing)
         self._waiters.add(waiter)
-        self._wants.ask(name, self._registry.clock.monotonic(), is_anew=is_anew)
-        if is_news:  # else a crowd asks for the same model, and nothing has changed
-            try:
+        self._wants.ask(name, self._registry.clock.monotonic(), is_anew=is_anew, displacing=displacing)
+        try:
+            if is_lease:
+                self._registry.announce("asked", name)
+            if is_news:  # else a crowd asks for the same model, and nothing has changed
                 self._dispatch()
-            except BaseException:
-                self._waiters.remove(waiter)  # nobody awaits it: it must not be handed a lease
-                raise
+        except BaseException:
+            self._waiters.remove(waiter)  # nobody awaits it: it must not be handed a lease
+            raise
         return waiter
 
     def _impossible(self, name: str) -> ModelError | None:
@@ -229,6 +241,17 @@ class PoolRun:
         return LeaseTimeoutError(
             f"model {name!r} did not become available within {format_seconds(timeout_s)}: "
             f"it is {entry.state} ({entry.reason})"
+        )
+
+    def load_state(self) -> LoadState:
+        """Return what it is busy with. Cost: small; the models that requests wait for are copied."""
+        jobs = dict(self._loads.jobs)
+        demand_loads = sum(job.is_demand for job in jobs.values())
+        return LoadState(
+            self._registry.ledger.free_bytes,
+            is_demand_waiting=any(name not in jobs for name in self._waiters.demanded()),
+            demand_loads=demand_loads,
+            background_loads=len(jobs) - demand_loads,
         )
 
     # What happens next
@@ -306,19 +329,13 @@ class PoolRun:
         if self.ready.get(name) is not resident:
             return  # it leaves anyway
         entry = self._registry.entry(name)
-        del self.ready[name]
-        entry.resident = None
-        gone: list[str] = []
-        for other in self._residents.dependents(resident):
-            if other in self.ready:  # a cascade may have taken it meanwhile
-                gone += self._residents.let_go(other, f"{name}, which it depends on, crashed")
-        gone = [other for other in gone if self._impossible(other) is None]
-        self._residents.retire(resident, "it crashed", has_crashed=True)
+        gone = [other for other in self._residents.crash_out(name) if self._impossible(other) is None]
         if self.is_closing:
             self._registry.move(entry, ModelState.DRAINING, "its process ended while the pool stops")
             self._registry.move(entry, ModelState.UNLOADED, "its process ended while the pool stops")
         else:
             self._setbacks.crashed(entry, error, gone, can_be_loaded=self._impossible(name) is None)
+        self._residents.announce_leaving()
         self._registry.announce("crashed", name)
         self._dispatch()
 

@@ -1,4 +1,4 @@
-"""decision: what can be seen of one model."""
+"""decision: what can be seen of one model, and of what a pool is busy with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from ondol.models.spec import Isolation, ModelState, Residency
 
-__all__ = ["ModelStatus"]
+__all__ = ["LoadState", "ModelStatus"]
 
 
 class ModelStatus(NamedTuple):
@@ -67,3 +67,19 @@ class ModelStatus(NamedTuple):
             "depends_on": list(self.depends_on),
             "waits_on": list(self.waits_on),
         }
+
+
+class LoadState(NamedTuple):
+    """What a pool is busy with; of one that does not run all is 0.
+
+    Attributes:
+        free_bytes: what may still be booked: neither loaded, nor reserved, nor leaving. ``None`` is without limit.
+        is_demand_waiting: a request waits for a model whose load has not begun.
+        demand_loads: loads for requests that are under way.
+        background_loads: other loads that are under way.
+    """
+
+    free_bytes: int | None = 0
+    is_demand_waiting: bool = False
+    demand_loads: int = 0
+    background_loads: int = 0

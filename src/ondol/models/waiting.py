@@ -32,6 +32,7 @@ class Waiters:
     def __init__(self, give_back: Callable[[Resident], None]) -> None:
         """Return a lease that its caller never saw through ``give_back``."""
         self._by_name: dict[str, dict[Waiter, None]] = {}
+        self._demands: dict[str, int] = {}
         self._give_back = give_back
 
     def __contains__(self, name: object) -> bool:
@@ -43,11 +44,21 @@ class Waiters:
 
     def has_demand(self, name: str) -> bool:
         """Tell whether a request (and not only a preload) waits for the model."""
-        return any(waiter.is_demand for waiter in self._by_name.get(name, ()))
+        return name in self._demands
+
+    def count_demand(self, name: str) -> int:
+        """Return how many requests (and not only preloads) wait for the model. Cost: constant."""
+        return self._demands.get(name, 0)
+
+    def demanded(self) -> tuple[str, ...]:
+        """Return the models that requests wait for."""
+        return tuple(self._demands)
 
     def add(self, waiter: Waiter) -> None:
         """Count a caller in before it waits."""
         self._by_name.setdefault(waiter.name, {})[waiter] = None
+        if waiter.is_demand:
+            self._demands[waiter.name] = self._demands.get(waiter.name, 0) + 1
 
     async def wait(
         self, waiter: Waiter, timeout_s: float | None, make_timeout: Callable[[], BaseException]
@@ -77,14 +88,14 @@ class Waiters:
 
     def hand_over(self, name: str, resident: Resident) -> None:
         """End all waits for a model that is ready; leases count from now, so that nothing evicts it in between."""
-        for waiter in self._by_name.pop(name, {}):
+        for waiter in self._remove_all(name):
             if not waiter.future.done():
                 resident.leases += waiter.is_lease
                 waiter.future.set_result(resident)
 
     def fail(self, name: str, make_error: Callable[[], BaseException]) -> None:
         """End all waits for a model with an error of its own each (a shared one would mix their tracebacks)."""
-        for waiter in self._by_name.pop(name, {}):
+        for waiter in self._remove_all(name):
             if not waiter.future.done():
                 waiter.future.set_exception(make_error())
 
@@ -98,8 +109,18 @@ class Waiters:
         self._remove(waiter)
 
     def _remove(self, waiter: Waiter) -> None:
-        waiters = self._by_name.get(waiter.name)
-        if waiters is not None:
-            waiters.pop(waiter, None)
-            if not waiters:
-                del self._by_name[waiter.name]
+        name = waiter.name
+        waiters = self._by_name.get(name)
+        if waiters is None or waiter not in waiters:
+            return
+        del waiters[waiter]
+        if not waiters:
+            self._remove_all(name)
+        elif waiter.is_demand:
+            self._demands[name] -= 1
+            if not self._demands[name]:
+                del self._demands[name]
+
+    def _remove_all(self, name: str) -> dict[Waiter, None]:
+        self._demands.pop(name, None)
+        return self._by_name.pop(name, {})

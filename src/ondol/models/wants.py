@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from ondol.models.graph import Urgency, inherit, load_order
 from ondol.models.queue import Want
+from ondol.models.worth import believed_load_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -14,28 +15,47 @@ if TYPE_CHECKING:
 
 __all__ = ["AGEING_S", "Wants"]
 
-AGEING_S: Final = 10.0
-"""Each ten seconds of waiting count like one step of priority, so that nothing waits for ever."""
+AGEING_S: Final = 60.0
+"""Each minute of waiting counts like one step of priority, so that nothing waits for ever.
+
+A step is to be longer than what many models take to load. With ten seconds the age decided nearly everything as soon as
+a few loads waited for each other: it was first come first served, the order that makes requests wait longest.
+"""
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class Wants:
-    """The models that are wanted, since when, and whether to be loaded anew beside a copy that serves."""
+    """The models that are wanted: since when, what each may displace, and whether beside a copy that serves."""
 
-    def __init__(self, registry: Registry, has_demand: Callable[[str], bool]) -> None:
-        """Begin with none; ``has_demand`` tells whether a request waits for a model."""
+    def __init__(self, registry: Registry, count_demand: Callable[[str], int]) -> None:
+        """Begin with none; ``count_demand`` tells how many requests wait for a model."""
         self._registry = registry
-        self._has_demand = has_demand
+        self._count_demand = count_demand
         self._asked: dict[str, float] = {}
         self._anew: set[str] = set()
+        self._displacing: dict[str, frozenset[str]] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._asked
 
-    def ask(self, name: str, now_s: float, *, is_anew: bool = False) -> None:
-        """Want a model; the first to ask decides how long it has been waited for."""
+    def ask(self, name: str, now_s: float, *, is_anew: bool = False, displacing: frozenset[str] = _NONE) -> None:
+        """Want a model; the first to ask decides how long it has been waited for.
+
+        Args:
+            name: of the model.
+            now_s: monotonic.
+            is_anew: load it although it is ready.
+            displacing: models that it may displace, with all that earlier ones who asked have named.
+        """
         self._asked.setdefault(name, now_s)
         if is_anew:
             self._anew.add(name)
+        if displacing:
+            self._displacing[name] = self._displacing.get(name, _NONE) | displacing
+
+    def may_displace(self, name: str, displacing: frozenset[str]) -> bool:
+        """Tell whether ``displacing`` has nothing in it that a model was not wanted with already."""
+        return displacing <= self._displacing.get(name, _NONE)
 
     def covers(self, name: str) -> bool:
         """Tell whether ``name`` is wanted, or needed by something that is."""
@@ -53,22 +73,43 @@ class Wants:
         """Want it no more: it was delivered, or given up."""
         self._asked.pop(name, None)
         self._anew.discard(name)
+        self._displacing.pop(name, None)
 
     def clear(self) -> None:
         """Want nothing more."""
         self._asked.clear()
         self._anew.clear()
+        self._displacing.clear()
 
     def to_load(self, ready: Collection[str], loading: Collection[str]) -> list[Want]:
         """Return what is to be loaded, dependencies included, each as urgent as the most urgent that waits for it."""
         entries = self._registry.entries
-        now_s = self._registry.clock.monotonic()
-        asked = {
-            name: Urgency(self._has_demand(name), entries[name].spec.priority + int((now_s - asked_s) / AGEING_S))
-            for name, asked_s in self._asked.items()
-        }
+        displacing = self._with_dependencies()
         return [
-            Want(name, urgency.is_demand, urgency.priority, entries[name].index)
-            for name, urgency in inherit(self._registry.graph, asked).items()
+            Want(name, *urgency[:2], entries[name].index, urgency.relief_per_s, displacing.get(name, _NONE))
+            for name, urgency in inherit(self._registry.graph, self._urgencies()).items()
             if name in entries and name not in loading and (name not in ready or name in self._anew)
         ]
+
+    def _urgencies(self) -> dict[str, Urgency]:
+        now_s = self._registry.clock.monotonic()
+        urgencies = {}
+        for name, asked_s in self._asked.items():
+            entry = self._registry.entries[name]
+            waiting = self._count_demand(name)
+            priority = entry.spec.priority + int((now_s - asked_s) / AGEING_S)
+            urgencies[name] = Urgency(waiting > 0, priority, _relief_per_s(waiting, entry.expected_seconds))
+        return urgencies
+
+    def _with_dependencies(self) -> dict[str, frozenset[str]]:
+        """Return what may be displaced for each that is wanted, and for what it depends on."""
+        found: dict[str, frozenset[str]] = {}
+        for name, displacing in self._displacing.items():
+            for member in load_order(self._registry.graph, [name]):
+                found[member] = found.get(member, _NONE) | displacing
+        return found
+
+
+def _relief_per_s(waiting: int, load_seconds: float | None) -> float:
+    """Return it in two digits: load times are measured, and where they differ by less the registration decides."""
+    return float(f"{waiting / believed_load_s(load_seconds):.2g}")

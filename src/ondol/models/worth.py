@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["HALF_LIFE_S", "Use", "worth"]
+__all__ = ["HALF_LIFE_S", "Use", "believed_load_s", "worth"]
 
 HALF_LIFE_S: Final = 600.0
 """Uses count half after that long."""
@@ -53,5 +53,9 @@ def worth(rate: float, load_seconds: float | None, size_bytes: int) -> float:
     """
     if size_bytes <= 0:
         return float("inf")
-    seconds = _UNKNOWN_LOAD_S if load_seconds is None else max(load_seconds, _LEAST_LOAD_S)
-    return rate * seconds / size_bytes
+    return rate * believed_load_s(load_seconds) / size_bytes
+
+
+def believed_load_s(load_seconds: float | None) -> float:
+    """Return how long a load is taken to last: a second when nobody knows, and never nothing."""
+    return _UNKNOWN_LOAD_S if load_seconds is None else max(load_seconds, _LEAST_LOAD_S)
