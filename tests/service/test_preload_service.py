@@ -245,7 +245,7 @@ def test_switched_off_it_loads_nothing_and_still_learns() -> None:
     run_virtual(scenario)
 
 
-def test_no_room_is_a_failed_preload_with_the_figures_and_evicts_nothing() -> None:
+def test_what_does_not_fit_is_left_out_with_the_figures_and_evicts_nothing_until_there_is_room() -> None:
     async def scenario(clock: VirtualClock) -> None:
         setup = Setup(clock, memory_limit_bytes=100)
         setup.register("first", 5, size_bytes=80)
@@ -253,8 +253,15 @@ def test_no_room_is_a_failed_preload_with_the_figures_and_evicts_nothing() -> No
         async with setup:
             await setup.preloader.wait_idle()
             assert setup.fleet.loads() == ["first"]
-            assert "limit 100 B" in setup.preloader.get_stats()["errors"]["second"]
+            stats = setup.preloader.get_stats()
+            assert stats["left_out"] == {"second": "needs 80 B, there is 20 B of room beside what is worth more"}
+            assert stats["failed"] == 0
             assert setup.pool.status("first").state is ModelState.READY
+            setup.pool.configure(memory_limit_bytes=200)
+            setup.preloader.configure()  # looks anew
+            await setup.preloader.wait_idle()
+            assert setup.fleet.loads() == ["first", "second"]
+            assert setup.preloader.get_stats()["left_out"] == {}
 
     run_virtual(scenario)
 
