@@ -153,6 +153,8 @@ class KeepWarmPolicy:
             self.trust.settle(track, is_won=True)
         elif track.bet is not None and not is_there:
             self.trust.settle(track, is_won=True)
+        if track.is_resident:
+            self._ranking.place(track, now_s)
         if track.due_s == math.inf:
             self._plan_look(track, now_s)
         self._ranking.look_on(now_s)

@@ -20,8 +20,9 @@ _ABOUT_EQUAL: Final = 1.0000001
 class Ranking:
     """A heap by what keeping a model was worth when it was last looked at.
 
-    Worth changes with time and use, but looking at everything for each decision is too dear. So every other event looks
-    at one model anew, in turn; and what comes up as the least worth is looked at again before it is named.
+    Worth changes with time by itself, but looking at everything for each decision is too dear. So a model is looked at
+    when it is used; every other event looks at one anew, in turn; and what comes up as the least worth is looked at
+    again before it is named.
     """
 
     def __init__(self, worth: Callable[[Track, float], float]) -> None:
