@@ -18,10 +18,12 @@ from ondol.settings_reader import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime, tzinfo
 
     from ondol.cache import Cache
     from ondol.monitor import PerformanceMonitor
     from ondol.preload import Preloader
+    from ondol.preload.hint import HintStatus
     from ondol.settings import Settings
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "monitor_performance",
     "optimization_service",
     "performance_monitor",
+    "preload_hint",
     "record_model_usage",
     "register_preload_task",
     "runtime",
@@ -144,6 +147,32 @@ def register_preload_task(
         DependencyCycleError: models would wait for each other; the message gives the path.
     """
     runtime().preloader.register(name, priority, load_function, dependencies, estimated_load_time)
+
+
+def preload_hint(
+    model: str,
+    at: datetime | float | str | None = None,
+    repeat: str | float | None = None,
+    zone: str | tzinfo | None = None,
+    hold_seconds: float = 300.0,
+) -> HintStatus:
+    """Tell the default runtime when a model will be wanted: it is loaded shortly before, and kept for a while.
+
+    Before the runtime is started this only notes the hint. The same hint given again is that hint; the started
+    runtime keeps its hints in ``ONDOL_DATA_DIR``, so they outlive the process.
+
+    Args:
+        model: its name; it may be registered later.
+        at: ``"08:55"``, a datetime, ISO 8601 text or seconds since 1970.
+        repeat: ``"daily"``, ``"weekdays"``, ``"weekends"``, ``"weekly"``, an interval such as ``"1h30m"`` or seconds,
+            or a cron expression such as ``"55 8 * * 1-5"``; once when not given.
+        zone: an IANA name such as ``"Asia/Seoul"``; the machine's own when not given.
+        hold_seconds: how long it is kept after each of the times.
+
+    Raises:
+        ConfigurationError: one of these is not allowed, the time is over, or there are 1,000 hints already.
+    """
+    return runtime().preloader.hints.add(model, at=at, repeat=repeat, zone=zone, hold_s=hold_seconds)
 
 
 def record_model_usage(name: str) -> None:

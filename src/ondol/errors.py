@@ -37,6 +37,7 @@ __all__ = [
     "TooManyOperationsError",
     "UnencodableValueError",
     "UnknownDocumentError",
+    "UnknownHintError",
     "UnknownModelError",
     "UnknownOperationError",
     "UnstableKeyError",
@@ -193,6 +194,10 @@ class TooManyOperationsError(ModelError):
 
 class UnknownOperationError(ModelError, LookupError):
     """No operation of that id is known (any more)."""
+
+
+class UnknownHintError(ModelError, LookupError):
+    """No preload hint of that id is known (any more)."""
 
 
 class SimilarityError(OndolError):

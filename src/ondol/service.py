@@ -16,6 +16,8 @@ from ondol.models.estimates_file import EstimatesFile
 from ondol.monitor import PerformanceMonitor
 from ondol.monitor.host import HostSampler
 from ondol.preload import Preloader
+from ondol.preload.hints_file import HintsFile
+from ondol.preload.history_file import HistoryFile
 from ondol.settings_reader import load_settings
 from ondol.strategy import loading_strategy, switched_settings
 from ondol.tuning import AutoTuner
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from ondol.clock import Clock
     from ondol.models import ModelStatus
+    from ondol.preload.ports import KnowledgeExchange
     from ondol.settings import Settings
     from ondol.strategy import LoadingStrategy
 
@@ -37,6 +40,8 @@ MODEL_MEMORY_SHARE: Final = 0.6
 """Share of the allowed memory that models may take together when ``MODEL_MEMORY_LIMIT_MB`` is not set."""
 
 ESTIMATES_FILE: Final = "model-estimates.json"
+HINTS_FILE: Final = "preload-hints.json"
+HISTORY_FILE: Final = "preload-history.json"
 
 
 _LEFT: Final = frozenset({ModelState.DRAINING, ModelState.UNLOADED})
@@ -60,7 +65,7 @@ class OptimizationService:
         Args:
             settings: read from the environment when not given.
             clock: where time is read.
-            is_memory_kept: keep what is learnt of models (sizes, load times) in a file in ``ONDOL_DATA_DIR``.
+            is_memory_kept: keep what is learnt of models (sizes, load times, use), and hints, in ``ONDOL_DATA_DIR``.
         """
         self.settings = settings if settings is not None else load_settings().values
         self._clock = clock if clock is not None else SystemClock()
@@ -86,7 +91,14 @@ class OptimizationService:
             release_memory=give_back,
         )
         self.models.add_listener(self._noticed)
-        self.preloader = Preloader(self.models, clock=self._clock, recorder=record)
+        self.preloader = Preloader(
+            self.models,
+            clock=self._clock,
+            recorder=record,
+            hints=HintsFile(Path(self.settings.data_dir) / HINTS_FILE) if is_memory_kept else None,
+            history=HistoryFile(Path(self.settings.data_dir) / HISTORY_FILE) if is_memory_kept else None,
+            shared=shared_knowledge(self.settings, self._clock),
+        )
         self.tuner = AutoTuner(
             self.cache, self.preloader, self.monitor.get_system_health, clock=self._clock, recorder=record
         )
@@ -318,16 +330,16 @@ class OptimizationService:
         """Return the names of the models that readiness waits for.
 
         What was unloaded on purpose or for room is not among them, for it has been warm once, also while it is loaded
-        again on use, unless that fails or it is to be loaded ahead of use again.
+        again on use, unless that fails or it is to be loaded ahead of use again. Nor is what the preloader left out
+        because not all fit into the budget.
         """
         left = {
             status.name
             for status in statuses
             if status.state in _LEFT or (status.state in _COMING_BACK and status.name in self._well_gone)
         }
-        if left:
-            preloads = self.preloader.get_stats()
-            left -= {*preloads["queued_names"], *preloads["loading_names"]}
+        outstanding, left_out = self.preloader.outstanding()
+        left = (left - outstanding) | left_out
         return frozenset(status.name for status in statuses if status.name not in left)
 
     def get_stats(self) -> dict[str, Any]:
@@ -343,6 +355,15 @@ class OptimizationService:
             "tuner": self.tuner.get_stats(),
             "system_health": self.monitor.get_system_health(),
         }
+
+
+def shared_knowledge(settings: Settings, clock: Clock) -> KnowledgeExchange | None:
+    """Return where nodes exchange what use has taught them: the Redis of the cache, if there is one."""
+    if not settings.cache_redis_url:
+        return None
+    from ondol.preload.history_redis import RedisHistory  # noqa: PLC0415  # an extra: only where it is asked for
+
+    return RedisHistory(settings.cache_redis_url, namespace=settings.cache_namespace, clock=clock)
 
 
 def cache_tiers(settings: Settings) -> TierOptions:

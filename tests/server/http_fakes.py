@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ondol.errors import UnknownDocumentError, UnknownModelError
+from ondol.models import ModelPool
 from ondol.models.spec import ModelState
 from ondol.models.status import ModelStatus
+from ondol.preload import Preloader
 from ondol.settings import Settings, resolve
 from ondol.similarity.embedders.info import EMBEDDERS, EmbedderInfo
 from ondol.similarity.records import EmbeddingBatch, NewDocument, PairScore, SearchHit, StoredDocument
 from ondol.strategy import LoadingStrategy, loading_strategy, switched_settings
+from ondol.testing import FakeClock
 from ondol.units import Percent
 
 if TYPE_CHECKING:
@@ -136,6 +139,7 @@ class FakeService:
         self.monitor = FakeMonitor()
         self.models = FakePool()
         self.strategy = loading_strategy(self.settings)
+        self.preloader = Preloader(ModelPool(), clock=FakeClock())
         self.calls: list[str] = []
         self.is_ready = True
 

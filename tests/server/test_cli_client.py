@@ -94,6 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(f"POST {self.path}")
 
+    def do_DELETE(self) -> None:
+        self._answer(f"DELETE {self.path}")
+
     def do_PUT(self) -> None:
         self._answer(f"PUT {self.path}")
 

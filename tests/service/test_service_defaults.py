@@ -95,3 +95,42 @@ print(logging.getLogger("ondol").handlers)
     assert sum("a line of the cache" in line for line in lines) == 2
     assert not any("after the end" in line for line in lines)
     assert "measurements" in (tmp_path / "performance.log").read_text(encoding="utf-8")
+
+
+def test_a_hint_is_noted_before_the_start_and_kept_by_the_started_runtime(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, os
+os.environ["ONDOL_DATA_DIR"] = {str(tmp_path)!r}
+os.environ["ONDOL_LOG_DIR"] = {str(tmp_path / "logs")!r}
+import ondol
+from modules.core.services.background_preloader import preload_hint
+assert preload_hint is ondol.preload_hint
+hint = preload_hint("report_model", at="08:55", repeat="weekdays", zone="Asia/Seoul", hold_seconds=60)
+assert hint.hold_s == 60
+assert os.listdir({str(tmp_path)!r}) == []
+async def main():
+    await ondol.initialize_optimization("testing")
+    assert [each.id for each in ondol.background_preloader.hints.list()] == [hint.id]
+    await ondol.shutdown_optimization()
+asyncio.run(main())
+print(hint.description, "preload-hints.json" in os.listdir({str(tmp_path)!r}))
+"""
+    assert run_program(code) == "every weekday at 08:55 (Asia/Seoul) True"
+
+
+def test_calendars_are_loaded_with_the_first_hint_and_not_before(tmp_path: Path) -> None:
+    code = f"""
+import asyncio, os, sys
+os.environ["ONDOL_DATA_DIR"] = {str(tmp_path)!r}
+os.environ["ONDOL_LOG_DIR"] = {str(tmp_path / "logs")!r}
+import ondol
+async def main():
+    await ondol.initialize_optimization("testing")
+    loaded = {{"zoneinfo", "ondol.preload.recurrence", "ondol.preload.local_zone"}} & set(sys.modules)
+    await ondol.shutdown_optimization()
+    return loaded
+before = asyncio.run(main())
+ondol.preload_hint("m", repeat="1h")
+print(before, "ondol.preload.recurrence" in sys.modules)
+"""
+    assert run_program(code) == "set() True"

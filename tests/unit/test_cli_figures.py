@@ -34,6 +34,13 @@ STATS: dict[str, Any] = {
         "queued": 0,
         "blocked": {"b": ["a", "c"]},
         "paused_reason": "memory",
+        "foresight": {
+            "fetched": 1200,
+            "precision": 87.5,
+            "wasted": 12,
+            "waiting_saved_s": 75.0,
+            "expert": "hazard",
+        },
     },
     "monitor": {
         "metrics": {REQUEST_METRIC: {"count": 5, "last_5_minutes": {"p50": 0.002, "p99": 0.4}}},
@@ -70,6 +77,9 @@ def test_trouble_is_shown_where_there_is_some() -> None:
     parts = _parts(STATS)
     assert ("paused", "memory") in parts["Preloading"]
     assert ("blocked", "b waits for a, c") in parts["Preloading"]
+    assert ("fetched ahead", "1,200 models, 87.5% of them used in time, 12 in vain") in parts["Preloading"]
+    assert ("waiting saved", "1 min 15 s") in parts["Preloading"]
+    assert ("stays by", "likelihood of the next use") in parts["Preloading"]
     assert parts["Alerts"] == [("slow", "critical: answers are slow")]
     assert ("decision", "shrank the cache from 200 MB to 100 MB") in parts["Tuning"]
 

@@ -16,7 +16,7 @@ def _command(name: str) -> click.Command:
 def test_the_list_is_complete() -> None:
     assert set(cli.list_commands(click.Context(cli))) == {
         *("serve", "embed", "similarity", "search", "demo"),
-        *("models", "strategy", "stats", "config", "completion"),
+        *("models", "preload", "strategy", "stats", "config", "completion"),
     }
 
 
@@ -35,7 +35,9 @@ def test_help_has_examples_that_name_the_command(name: str) -> None:
     assert f"ondol {name}" in text.split("Usage:")[1].split("\n", 1)[1]
 
 
-@pytest.mark.parametrize("name", ["embed", "similarity", "search", "demo", "models", "strategy", "stats", "config"])
+@pytest.mark.parametrize(
+    "name", ["embed", "similarity", "search", "demo", "models", "preload", "strategy", "stats", "config"]
+)
 def test_every_command_that_answers_can_answer_in_json(name: str) -> None:
     assert "--json" in [option for parameter in _command(name).params for option in parameter.opts]
 
@@ -60,3 +62,14 @@ def test_models_has_a_command_for_every_action_of_the_server() -> None:
         assert {option for parameter in options for option in parameter.opts} >= {"--json", "--url", "--timeout"}
         assert all(option.help for option in options)
         assert f"ondol models {name} " in command.get_help(click.Context(command, info_name=f"ondol models {name}"))
+
+
+def test_each_command_of_preload_is_explained_and_can_answer_in_json() -> None:
+    preload = _command("preload")
+    assert isinstance(preload, click.Group)
+    assert set(preload.commands) == {"plan", "forecast", "why", "hint", "hints", "unhint", "forbid", "allow"}
+    for name, command in preload.commands.items():
+        options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        assert {option for parameter in options for option in parameter.opts} >= {"--json", "--url", "--timeout"}
+        assert all(option.help for option in options)
+        assert f"ondol preload {name}" in command.get_help(click.Context(command, info_name="x"))

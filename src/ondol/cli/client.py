@@ -93,7 +93,7 @@ class ServerClient:
             method: of HTTP.
             path: from the root, such as ``/v1/models``; names in it are quoted already.
             content: sent as JSON.
-            accepted: further statuses than 200 and 202 whose body is an answer, not an error.
+            accepted: further statuses than 200, 201, 202 and 204 (an empty one) whose body is an answer, not an error.
 
         Raises:
             ServerUnreachableError: nothing answers at the address within the time limit.
@@ -104,7 +104,9 @@ class ServerClient:
             document = json.loads(body, parse_constant=lambda _name: None)
         except ValueError:
             document = None
-        if status not in {200, 202, *accepted}:
+        if status == http.HTTPStatus.NO_CONTENT:
+            return {}
+        if status not in {200, 201, 202, *accepted}:
             raise ServerError(_refusal(self.url + path, status, document))
         if not isinstance(document, dict):
             message = f"{self.url}{path} did not answer with the expected JSON; is that an ondol server?"

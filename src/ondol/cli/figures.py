@@ -14,6 +14,7 @@ Fields = list[tuple[str, str]]
 
 _MISSING: Final = "-"
 _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_EXPERTS: Final = {"hazard": "likelihood of the next use", "frequency": "frequency of use"}
 _PERCENTAGE: Final = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 
@@ -207,12 +208,21 @@ def _preloading(preloader: Mapping[str, Any]) -> Fields:
         ("queued", _number(preloader.get("queued"))),
         ("loading", _number(preloader.get("loading"))),
     ]
+    if preloader.get("fetched") is not None:
+        fields.append(("fetched ahead", _fetched(preloader)))
+        fields.append(("waiting saved", _seconds(preloader.get("waiting_saved_s"))))
+        fields.append(("stays by", _text(_EXPERTS.get(str(preloader.get("expert")), preloader.get("expert")))))
     if preloader.get("paused_reason"):
         fields.append(("paused", str(preloader["paused_reason"])))
     for blocked in filter(_is_mapping, _items(preloader.get("blocked"))):
         waits_on = ", ".join(map(str, _items(blocked.get("waits_on"))))
         fields.append(("blocked", f"{_text(blocked.get('name'))} waits for {waits_on or _MISSING}"))
     return fields
+
+
+def _fetched(preloader: Mapping[str, Any]) -> str:
+    precision, wasted = _percent(preloader.get("precision")), _number(preloader.get("wasted"))
+    return f"{_number(preloader.get('fetched'))} models, {precision} of them used in time, {wasted} in vain"
 
 
 def _machine(memory: Mapping[str, Any], process: Mapping[str, Any]) -> Fields:

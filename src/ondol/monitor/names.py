@@ -52,7 +52,17 @@ _LEVELS: Final = frozenset(
         "tuning.cache_bound_bytes",
     }
 )
-_COUNTER_SUFFIXES: Final = ("errors", "failures", "evictions", "decisions", ".cancelled", "cache.left", "tier_hits")
+_FETCHES: Final = ("preload.fetched", "preload.fetched_used", "preload.fetched_wasted")
+_COUNTER_SUFFIXES: Final = (
+    "errors",
+    "failures",
+    "evictions",
+    "decisions",
+    ".cancelled",
+    "cache.left",
+    "tier_hits",
+    *_FETCHES,
+)
 
 
 def check_name(name: object) -> str:

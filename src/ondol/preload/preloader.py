@@ -7,30 +7,43 @@ import logging
 from typing import TYPE_CHECKING, Any, cast
 
 from ondol.clock import Clock, SystemClock
-from ondol.errors import ConfigurationError, LifecycleError, NotStartedError, OndolError
+from ondol.errors import ConfigurationError, LifecycleError, ModelBudgetError, NotStartedError, OndolError
 from ondol.models import ModelPool, ModelSpec
 from ondol.models.spec import check_priority
-from ondol.preload.plan import Plan
+from ondol.preload.controls import NOTHING, PreloadControls
+from ondol.preload.foresight import Foresight
+from ondol.preload.hints import Hints
+from ondol.preload.history import History
 from ondol.preload.wishes import Wishes
 from ondol.recorder import Recorder, discard
-from ondol.units import Percent, format_seconds
+from ondol.units import format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+
+    from ondol.preload.plan import Plan
+    from ondol.preload.policy import Proposal
+    from ondol.preload.ports import HintStore, HistoryStore, KnowledgeExchange
 
 __all__ = ["Preloader"]
 
 logger = logging.getLogger("ondol.preload")
 
-_NOTHING = Plan((), (), {})
+_OF_FORESIGHT_ALONE = frozenset({"leased", "asked", "loading"})
 
 
-class Preloader:
-    """Keeps a list of wanted models and loads each once per start, dependencies first.
+class Preloader(PreloadControls):
+    """Loads models ahead of use: those that are wanted, those hinted at, and those whose use it foresees.
 
-    Eager and pinned models of the pool are wanted by themselves. A preload that fails is logged, counted and
-    visible; it is tried again only when the model is wanted anew (``want``, ``register``, a restart), while any
-    request for the model tries on its own. Nothing is preloaded again after an eviction.
+    What is wanted is loaded once per start, dependencies first. Eager and pinned models of the pool are wanted by
+    themselves, and so is what is probably used soon after a start by what earlier runs have seen. A preload that fails
+    is logged, counted and visible; it is tried again only when the model is wanted anew (``want``, ``register``, a
+    restart), while any request for the model tries on its own.
+
+    A model that is hinted at (``hints``) is loaded shortly before its time, before everything else.
+
+    While it runs, it tells the pool whom to let go when room is short, and fetches ahead what will be used in all
+    likelihood, as long as no request waits for a load.
 
     Thread-safety: everything but ``start``, ``stop`` and ``wait_idle`` may be called from any thread, also before any
     event loop exists.
@@ -44,6 +57,9 @@ class Preloader:
         is_enabled: bool = True,
         clock: Clock | None = None,
         recorder: Recorder = discard,
+        history: HistoryStore | None = None,
+        shared: KnowledgeExchange | None = None,
+        hints: HintStore | None = None,
     ) -> None:
         """Watch ``pool``; nothing is loaded before ``start``.
 
@@ -53,21 +69,27 @@ class Preloader:
             is_enabled: off means that nothing is loaded ahead of use; usage is still learned.
             clock: where time is read.
             recorder: where measurements go.
+            history: where what was learnt outlives the process.
+            shared: where nodes exchange what they have learnt.
+            hints: where hints outlive the process.
 
         Raises:
             ConfigurationError: ``max_concurrent`` is less than 1.
         """
-        self._pool = pool
+        super().__init__(pool, clock or SystemClock(), recorder)
         self._max_concurrent = _checked_concurrency(max_concurrent)
         self._is_enabled = is_enabled
-        self._clock = clock or SystemClock()
-        self._recorder = recorder
         self._wishes = Wishes(pool)
-        self._paused_reason: str | None = None
-        self._plan = _NOTHING
-        self._attempts = self._succeeded = self._failed = self._recorder_failures = 0
+        self.foresight = Foresight(pool, self._clock, self._fetch)
+        self.foresight.may_fetch = self._may_fetch
+        self._history = History(self.foresight, history, clock=self._clock, shared=shared, lock=self.foresight.lock)
+        self.foresight.on_used = self._history.used
+        self._soon: frozenset[str] = frozenset()
+        self.hints = Hints(pool, self._clock, self.foresight, hints)
+        self.hints.on_due = self._wake
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._started_in: asyncio.AbstractEventLoop | None = None
+        """What is to be stopped; ``_loop`` is given up before that when the pool stops."""
         self._idle_waiters: list[asyncio.Future[None]] = []
         self._is_review_due = False
         pool.add_listener(self._noticed)
@@ -116,16 +138,15 @@ class Preloader:
         self._wishes.want(names, None)
         self._plan_now()
 
-    def record_usage(self, name: str) -> None:
-        """Count one use of a model, also of one not registered (yet). Leases are counted by themselves."""
-        self._wishes.use(name, self._clock.monotonic(), self._clock.wall())
-
     def _noticed(self, event: str, name: str) -> None:
-        if event == "leased":
-            self.record_usage(name)
+        self.foresight.noticed(event, name)
+        self._record_fetches(name)
+        if event in _OF_FORESIGHT_ALONE:
             return
         if event == "registered":
             self._wishes.want_resident([name])
+            if self._loop is not None and name in self._soon:
+                self._wishes.want([name], None)
         elif event == "ready":
             self._wishes.end(name, None)
         elif event == "released":
@@ -145,10 +166,15 @@ class Preloader:
             return
         if self._loop is not None and not self._loop.is_closed():
             raise LifecycleError("the preloader runs in another event loop: stop it there first")
-        self._loop = loop
+        await self._history.start()
+        self._loop = self._started_in = loop
         self._loading, self._idle_waiters, self._is_review_due = {}, [], False
         self._wishes.forget_outcomes()
         self._wishes.want_resident(self._pool.names())
+        self._soon = frozenset(self.foresight.soon())
+        self._wishes.want([name for name in self._pool.names() if name in self._soon], None)
+        self.foresight.start()
+        self.hints.start()
         self._pool.configure(max_background_loads=self._max_concurrent)
         self._review()
         logger.info(
@@ -162,10 +188,12 @@ class Preloader:
 
     async def stop(self) -> None:
         """Load nothing more; loads under way belong to the pool and go on. Safe to call twice."""
-        if self._loop is not asyncio.get_running_loop():
+        if self._started_in is not asyncio.get_running_loop():
             return
-        self._loop = None
-        self._plan = _NOTHING
+        self._loop = self._started_in = None
+        self.foresight.stop()
+        self.hints.halt()
+        self._plan = NOTHING
         self._pool.set_expected(())
         tasks = list(self._loading.values())
         for task in tasks:
@@ -173,6 +201,8 @@ class Preloader:
         self._release_idle_waiters()  # before anything is awaited: a stop that is cancelled leaves nobody waiting
         if tasks:
             await asyncio.wait(tasks)
+        await self.hints.close()
+        await self._history.stop()
 
     def pause(self, reason: str) -> None:
         """Begin no further preloads until ``resume``; those under way end."""
@@ -186,11 +216,7 @@ class Preloader:
             logger.info("preloading resumed")
         self._paused_reason = None
         self._wake()
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether it is paused."""
-        return self._paused_reason is not None
+        self.foresight.wake()
 
     def configure(self, *, max_concurrent: int | None = None, is_enabled: bool | None = None) -> None:
         """Change what is given.
@@ -252,29 +278,81 @@ class Preloader:
 
     def _review(self) -> None:
         self._is_review_due = False
-        loop = self._loop
-        if loop is None:
+        if self._loop is None:
             return
-        self._plan = plan = self._make_plan()
-        self._pool.set_expected({*plan.loads, *plan.waiting, *self._loading})
-        free_slots = 0 if self.is_paused else self._max_concurrent - len(self._loading)
-        for name in plan.loads[: max(0, free_slots)]:
-            self._attempts += 1
-            self._loading[name] = loop.create_task(self._preload(name), name=f"ondol-preload-{name}")
+        plan = self._make_plan()
+        for name in plan.left_out.keys() - self._plan.left_out.keys():
+            logger.warning("model %s is not preloaded: it %s", name, plan.left_out[name])
+        self._plan = plan
+        may_load = self._is_enabled and not self.is_paused
+        hinted = self.hints.due(self._loading) if may_load else ()
+        self._pool.set_expected({*plan.loads, *plan.waiting, *self._loading, *hinted})
+        free_slots = max(0, self._max_concurrent - len(self._loading)) if may_load else 0
+        begun = hinted[:free_slots]
+        for name in begun:
+            self.hints.begun(name)
+            self._begin(name, self._load_hinted(name))
+        for name in [name for name in plan.loads if name not in begun][: free_slots - len(begun)]:
+            self._begin(name, self._preload(name))
         if self._is_idle():
             self._release_idle_waiters()
 
-    def _make_plan(self) -> Plan:
-        return self._wishes.plan(self._clock.monotonic(), self._loading) if self._is_enabled else _NOTHING
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        self._attempts += 1
+        self._loading[name] = self._loop.create_task(work, name=f"ondol-preload-{name}")
 
-    async def _preload(self, name: str) -> None:
+    async def _load_hinted(self, name: str) -> None:
+        """Load a model that is hinted at; all that is not promised, pinned or in use may leave for it."""
+        self.foresight.under_way.add(name)
+        try:
+            await self._preload(name, self.foresight.unpromised())
+        finally:
+            self.foresight.fetched(name, has_failed=False)
+
+    def _make_plan(self) -> Plan:
+        return self._wishes.plan(self._loading, self.foresight.worth_of) if self._is_enabled else NOTHING
+
+    def _may_fetch(self) -> bool:
+        """Tell whether something may be fetched that nobody has asked for."""
+        return self._is_enabled and not self.is_paused and not self._loading
+
+    def _fetch(self, proposal: Proposal) -> None:
+        if self._loop is None:
+            self.foresight.fetched(proposal.name, has_failed=True)
+            return
+        self._begin(proposal.name, self._fetch_ahead(proposal))
+        self._record_fetches(proposal.name)
+
+    async def _fetch_ahead(self, proposal: Proposal) -> None:
+        name, error = proposal.name, None
+        try:
+            await self._pool.load(name, is_background=True, displacing=proposal.victims)
+        except LifecycleError:
+            self._pool_stopped()
+        except OndolError as exc:
+            error = exc
+            level = (
+                logging.INFO if isinstance(exc, ModelBudgetError) else logging.WARNING
+            )  # its room is taken: no fault
+            logger.log(
+                level, "fetching model %s ahead came to nothing: %s", name, exc, extra={"fields": {"model": name}}
+            )
+        finally:
+            self._loading.pop(name, None)
+            self.foresight.fetched(name, has_failed=error is not None)
+            self._wake()
+        if error is None:
+            self._succeeded += 1
+        elif not isinstance(error, ModelBudgetError):
+            self._failed += 1
+
+    async def _preload(self, name: str, displacing: Collection[str] = ()) -> None:
         started_s = self._clock.monotonic()
         try:
-            await self._pool.load(name, is_background=True)
+            await self._pool.load(name, is_background=True, displacing=displacing)
         except LifecycleError:
-            logger.info("preloading stopped: the model pool is not running")
-            self._loop = None  # until the next start; without the pool there is nothing to do
-            self._release_idle_waiters()
+            self._pool_stopped()
         except OndolError as exc:
             self._ended(name, exc)
         else:
@@ -286,21 +364,23 @@ class Preloader:
             self._loading.pop(name, None)
             self._wake()
 
+    def _pool_stopped(self) -> None:
+        """Do nothing more until the next start: without the pool there is nothing to do."""
+        logger.info("preloading stopped: the model pool is not running")
+        self._loop = None
+        self.foresight.stop()
+        self.hints.halt()
+        self._release_idle_waiters()
+
     def _ended(self, name: str, error: OndolError | None) -> None:
         self._wishes.end(name, None if error is None else f"{type(error).__name__}: {error}")
+        self.hints.ended(name, error)
         if error is None:
             self._succeeded += 1
             return
         self._failed += 1
         logger.warning("preloading model %s failed: %s", name, error, extra={"fields": {"model": name}}, exc_info=error)
         self._record("preload.failures", 1.0, "count", name)
-
-    def _record(self, metric_name: str, value: float, unit: str, model: str) -> None:
-        try:
-            self._recorder(metric_name, value, unit, model=model)
-        except Exception:
-            self._recorder_failures += 1
-            logger.exception("recording %s failed", metric_name)
 
     def _is_idle(self) -> bool:
         return not self._loading and not self._plan.loads
@@ -310,33 +390,6 @@ class Preloader:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def get_stats(self) -> dict[str, Any]:
-        """Return the figures as plain data.
-
-        ``success_rate`` is the share of ended preloads that succeeded; of none it is 100 %, because an alert on a
-        low rate must not fire where nothing failed. ``attempts`` counts dependencies loaded on behalf of others too.
-        """
-        plan = self._plan
-        ended = self._succeeded + self._failed
-        queued = [name for name in (*plan.loads, *plan.waiting) if name not in self._loading]
-        return {
-            "success_rate": Percent.of(self._succeeded, ended) if ended else Percent(100.0),
-            "attempts": self._attempts,
-            "succeeded": self._succeeded,
-            "failed": self._failed,
-            "queued": len(queued),
-            "queued_names": queued,
-            "loading": len(self._loading),
-            "loading_names": list(self._loading),
-            "blocked": {name: list(obstacles) for name, obstacles in plan.blocked.items()},
-            "errors": self._wishes.errors(),
-            "recorder_failures": self._recorder_failures,
-            "is_enabled": self._is_enabled,
-            "max_concurrent": self._max_concurrent,
-            "paused_reason": self._paused_reason,
-            "usage": self._wishes.usage_rows(),
-        }
 
 
 def _checked_concurrency(value: object) -> int:

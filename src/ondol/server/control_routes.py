@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Route
 
 from ondol.models.actions import ACTIONS
-from ondol.server import control, oip
+from ondol.server import control, oip, preload
 from ondol.server.models import get_model
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ def control_routes() -> list[BaseRoute]:
         Route("/v1/models/{model:path}", get_model, methods=["GET"]),
         Route("/v1/operations", control.list_operations, methods=["GET"]),
         Route("/v1/operations/{operation_id}", control.get_operation, methods=["GET"]),
+        Route("/v1/preload", preload.get_plan, methods=["GET"]),
+        Route("/v1/preload/forecast", preload.get_forecast, methods=["GET"]),
+        Route("/v1/preload/hints", preload.list_hints, methods=["GET"]),
+        Route("/v1/preload/hints", preload.add_hint, methods=["POST"]),
+        Route("/v1/preload/hints/{hint_id}", preload.delete_hint, methods=["DELETE"]),
+        Route("/v1/preload/models/{model:path}/forbid", preload.forbid_model, methods=["POST"]),
+        Route("/v1/preload/models/{model:path}/allow", preload.allow_model, methods=["POST"]),
+        Route("/v1/preload/models/{model:path}", preload.get_model, methods=["GET"]),
         Route("/v1/strategy", control.get_strategy, methods=["GET"]),
         Route("/v1/strategy", control.put_strategy, methods=["PUT"]),
         Route("/v2", oip.server_metadata, methods=["GET"]),

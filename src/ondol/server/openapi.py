@@ -11,6 +11,7 @@ import msgspec
 from ondol._version import __version__
 from ondol.server import schemas, schemas_oip
 from ondol.server.openapi_control import CONTROL
+from ondol.server.openapi_preload import PRELOAD
 from ondol.server.openapi_table import OPERATIONS as TABLE
 from ondol.server.problems import MEDIA_TYPE, PROBLEMS
 
@@ -23,12 +24,13 @@ __all__ = ["OPERATIONS", "openapi_bytes"]
 
 _REF: Final = "#/components/schemas/{name}"
 
-OPERATIONS: Final = (*TABLE, *CONTROL)
+OPERATIONS: Final = (*TABLE, *CONTROL, *PRELOAD)
 
 _TAGS: Final = {
     "similarity": "Vectors and scores of texts.",
     "documents": "Store texts and find them again.",
     "models": "The models: their state, and what may be done with them.",
+    "preloading": "What is loaded ahead of use, why, and the hints on when models will be wanted.",
     "oip": "The Open Inference Protocol (KServe v2): health, metadata, the model repository. Errors are "
     '`{"error": text}`.',
     "operation": "Health, figures, this description.",
@@ -151,7 +153,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "in": parameter.place,
         "required": parameter.place == "path",
         "description": parameter.description,
-        "schema": {"type": "string"},
+        "schema": {"type": parameter.kind},
     }
 
 

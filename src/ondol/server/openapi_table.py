@@ -25,6 +25,8 @@ class Parameter:
     name: str
     place: str
     description: str
+    kind: str = "string"
+    """Its type in JSON Schema."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 
     from ondol.models.status import ModelStatus
     from ondol.monitor import MetricSnapshot
+    from ondol.preload.hint import HintStatus
     from ondol.recorder import Recorder
     from ondol.settings import Settings
     from ondol.similarity.embedders import EmbedderInfo
     from ondol.similarity.records import EmbeddingBatch, NewDocument, PairScore, SearchHit, StoredDocument
     from ondol.strategy import LoadingStrategy
 
-__all__ = ["Engine", "Monitor", "Pool", "Service"]
+__all__ = ["Engine", "Hinting", "Monitor", "Pool", "Preloading", "Service"]
 
 
 class Monitor(Protocol):
@@ -38,6 +39,63 @@ class Pool(Controllable, Protocol):
 
     def statuses(self) -> list[ModelStatus]:
         """Return the state of every registered model."""
+        ...
+
+
+class Hinting(Protocol):
+    """Knows the hints on when models will be wanted."""
+
+    def add(
+        self,
+        model: str,
+        *,
+        at: float | str | None = None,
+        repeat: str | float | None = None,
+        zone: str | None = None,
+        hold_s: float = 300.0,
+    ) -> HintStatus:
+        """Take one more."""
+        ...
+
+    def remove(self, hint_id: str) -> bool:
+        """Forget one; return whether there was one."""
+        ...
+
+    def list(self) -> Sequence[HintStatus]:
+        """Return them all."""
+        ...
+
+
+class Preloading(Protocol):
+    """Loads models ahead of use."""
+
+    @property
+    def hints(self) -> Hinting:
+        """Its hints."""
+        ...
+
+    def forbid(self, name: str) -> None:
+        """Never fetch a model ahead because of what is foreseen."""
+        ...
+
+    def allow(self, name: str) -> None:
+        """Do so again."""
+        ...
+
+    def why(self, name: str) -> dict[str, Any]:
+        """Return why a model is in memory or not, and what comes next."""
+        ...
+
+    def forecast(self) -> list[dict[str, Any]]:
+        """Return what is foreseen of each model."""
+        ...
+
+    def get_plan(self) -> dict[str, Any]:
+        """Return what is loaded now and next."""
+        ...
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return its figures."""
         ...
 
 
@@ -62,6 +120,11 @@ class Service(Protocol):
     @property
     def models(self) -> Pool:
         """Its models."""
+        ...
+
+    @property
+    def preloader(self) -> Preloading:
+        """What loads them ahead of use."""
         ...
 
     async def start(self) -> None:

@@ -130,6 +130,7 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
     errors.UnknownModelError: ProblemType(404, "unknown-model", "There is no model of that name"),
     errors.UnknownDocumentError: ProblemType(404, "unknown-document", "There is no document of that id"),
     errors.UnknownOperationError: ProblemType(404, "unknown-operation", "There is no operation of that id"),
+    errors.UnknownHintError: ProblemType(404, "unknown-hint", "There is no preload hint of that id"),
     BodyTooLargeError: ProblemType(413, "body-too-large", "The body is too large"),
     MediaTypeError: ProblemType(415, "unsupported-media-type", "The body's type is not supported"),
     MisdirectedError: ProblemType(421, "unknown-host", "The request was meant for another host"),
@@ -209,7 +210,7 @@ def _field_errors(exc: Exception) -> Sequence[FieldError]:
         return [FieldError("model", str(exc), allowed=exc.known)]
     if isinstance(exc, errors.MissingExtraError):
         return [FieldError("model", str(exc))]
-    if isinstance(exc, (errors.UnknownDocumentError, errors.UnknownOperationError)):
+    if isinstance(exc, (errors.UnknownDocumentError, errors.UnknownOperationError, errors.UnknownHintError)):
         return [FieldError("id", str(exc))]
     return []
 

@@ -136,6 +136,7 @@ def _count(value: object) -> float | int | None:
 
 def _preloader(stats: Mapping[str, Any]) -> dict[str, Any]:
     blocked = _mapping(stats.get("blocked"))
+    foresight = _mapping(stats.get("foresight"))
     return {
         "success_rate": _number(stats.get("success_rate")),
         "attempts": _count(stats.get("attempts")),
@@ -147,6 +148,8 @@ def _preloader(stats: Mapping[str, Any]) -> dict[str, Any]:
             for name, missing in blocked.items()
         ],
         "paused_reason": _text(stats.get("paused_reason")),
+        **_pick(foresight, "fetched", "precision", "wasted", "waiting_saved_s"),
+        "expert": _text(foresight.get("expert")),
     }
 
 
