@@ -44,7 +44,7 @@ class Timed(Ondol):
 
         return timed
 
-    def pick(self, queue: Mapping[int, Sequence[float]], now_s: float) -> int:
+    def pick(self, queue: Mapping[int, Sequence[float]], now_s: float) -> int:  # noqa: ARG002 - the protocol's
         """Return who has waited longest: the order of the queue is the pool's, and not measured here."""
         return next(iter(queue))
 

@@ -17,6 +17,7 @@ PAIRS = [
     ("docs/caching_strategy.md", "docs/caching_strategy.ko.md"),
     ("docs/api_reference.md", "docs/api_reference.ko.md"),
     ("docs/en/glossary.md", "docs/ko/glossary.md"),
+    ("docs/en/preloading.md", "docs/ko/preloading.md"),
 ]
 DOCUMENTS = sorted(
     path

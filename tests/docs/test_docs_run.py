@@ -26,6 +26,7 @@ WITH_PYTHON = [
     "docs/performance_monitoring.md",
     "docs/caching_strategy.md",
     "docs/api_reference.md",
+    "docs/en/preloading.md",
 ]
 RUNNER = """
 import ast, asyncio, inspect, json, sys

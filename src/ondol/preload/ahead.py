@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ondol.preload.track import Track
 
 __all__ = ["Schedule"]
+
+
+_MOST_WISHES: Final = 512
 
 
 class Schedule:
@@ -60,6 +63,9 @@ class Schedule:
         """Wish for an absent model."""
         self._number += 1
         heappush(self._wishes, (-worth, self._number, track))
+        if len(self._wishes) > _MOST_WISHES:
+            self._wishes = sorted({entry[2].name: entry for entry in sorted(self._wishes, reverse=True)}.values())
+            del self._wishes[_MOST_WISHES // 2 :]
 
     def best_wish(self) -> Track | None:
         """Return the model wished for most, as of when it was looked at."""
@@ -68,11 +74,6 @@ class Schedule:
     def drop_wish(self) -> None:
         """Take back the best wish."""
         heappop(self._wishes)
-
-    def drop_wish_of(self, track: Track) -> None:
-        """Take back the best wish if it is for this model."""
-        if self._wishes and self._wishes[0][2] is track:
-            heappop(self._wishes)
 
     def lower_wish(self, track: Track, worth: float) -> bool:
         """Put the best wish in its place when it is worth less by now; return whether it was."""

@@ -12,7 +12,7 @@ __all__ = ["Curve"]
 
 PRIOR_WEIGHT: Final = 4.0
 """How many gaps of its own outweigh what is known of all models."""
-_NOTHING_LEFT: Final = 1e-9
+_NOTHING_LEFT: Final = 1e-6
 _NOTABLE_SHARE: Final = 0.05
 _LEAST_MASS: Final = 0.004
 _LEAST_EDGE: Final = 0.02
@@ -60,6 +60,8 @@ class Curve:
         if rest <= _NOTHING_LEFT:
             return 0.0
         i_now = i0 + (integrals[k] - i0) * part - least_s * rest
+        if integrals[k] <= i_now:
+            return 0.0  # what is left is less than the numbers can tell
         best = (fs[k] - f_now) / (integrals[k] - i_now)
         following = self._next
         while k < last:  # along the upper hull, as _steepest does; written out, for it is the most frequent question
@@ -124,6 +126,8 @@ class Curve:
     def _steepest(self, k: int, f_now: float, i_now: float) -> tuple[float, int]:
         """Return the largest slope from a point to those from ``k`` on, and to which: a walk along their upper hull."""
         fs, integrals, following = self._f, self._i, self._next
+        if integrals[k] <= i_now:
+            return 0.0, k
         best = (fs[k] - f_now) / (integrals[k] - i_now)
         last = len(fs) - 1
         while k < last:
@@ -144,16 +148,26 @@ def _points(
     """
     share = PRIOR_WEIGHT / whole
     xs, fs, integrals = [0.0], [0.0], [0.0]
-    x = f = i = waiting = 0.0
+    x = f = i = waiting = start = 0.0
     position, count = 0, len(bins)
     following = bins[0][0] if bins else _NEVER
     for octave, mass in enumerate(prior):
-        waiting += mass * share
         end = octave * STEPS + 1  # the first bin after the octave
         high = EDGES_S[end]
         density = 0.0
         if following < end:
-            density, waiting = waiting / (high - x), 0.0
+            if waiting and x < start:
+                before, length = f, start - x
+                f += waiting
+                i += length * (1.0 - (f + before) / 2.0)
+                x, waiting = start, 0.0
+                xs.append(x)
+                fs.append(f)
+                integrals.append(i)
+            density, waiting = (waiting + mass * share) / (high - x), 0.0
+        else:
+            waiting += mass * share
+        start = high
         while following < end:
             low, top = EDGES_S[following], EDGES_S[following + 1]
             if low > x:

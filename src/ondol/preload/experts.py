@@ -112,6 +112,11 @@ class Experts:
                 if was_sampled and not other.is_sampled:
                     self.release(other)
 
+    def dismiss(self, track: Track) -> None:
+        """Forget a model."""
+        self.release(track)
+        self._sampled -= track.is_sampled
+
     def release(self, track: Track) -> None:
         """Take a model out of the ghosts: it is in the sample no more, or its size has changed."""
         for ghost in self.ghosts.values():

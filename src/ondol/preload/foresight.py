@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ondol.clock import Clock
     from ondol.models import ModelPool
-    from ondol.preload.policy import Proposal, Tally
+    from ondol.preload.proposal import Proposal, Tally
 
 __all__ = ["Foresight"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["EDGES_S", "LAST_BIN", "STEPS", "GapHistogram", "GapPrior", "bin_of", "octave_of"]
+__all__ = ["EDGES_S", "LAST_BIN", "STEPS", "GapHistogram", "GapPrior", "bin_of", "is_figure", "octave_of"]
 
 STEPS: Final = 8
 """Bins of an octave: each is 9 % wide, so that a timer of 15 minutes is known to 80 seconds."""
@@ -22,6 +22,7 @@ KEPT_SHARE: Final = 0.95
 """Of the weight of a gap when the next one is noted: the last 20 or so decide."""
 MOST_BINS: Final = 24
 _RENORMALISE_AT: Final = 1e9
+_LARGEST_FIGURE: Final = 1e12
 
 
 def bin_of(gap_s: float) -> int:
@@ -31,6 +32,11 @@ def bin_of(gap_s: float) -> int:
     (0, 1, 48, True)
     """
     return 0 if gap_s < 1.0 else min(LAST_BIN, int(STEPS * math.log2(gap_s)) + 1)
+
+
+def is_figure(number: object) -> bool:
+    """Tell whether something read is a number that figures here can be: from 0 to 1e12."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0.0 <= number <= _LARGEST_FIGURE
 
 
 class GapHistogram:
@@ -82,7 +88,7 @@ class GapHistogram:
         found = cls()
         for gap_bin, weight in zip(plain[::2], plain[1::2], strict=True):
             is_bin = type(gap_bin) is int and 0 <= gap_bin <= LAST_BIN
-            if not is_bin or not isinstance(weight, int | float) or not 0.0 <= weight < _RENORMALISE_AT:
+            if not is_bin or not is_figure(weight) or weight >= _RENORMALISE_AT:
                 raise ValueError(message)
             found._weights[gap_bin] = float(weight)
         return found
@@ -149,7 +155,7 @@ class GapPrior:
         for index, row in enumerate(plain):
             if not isinstance(row, list) or len(row) != OCTAVES + 2:
                 raise ValueError(message)
-            if not all(isinstance(number, int | float) and 0.0 <= number < math.inf for number in row):
+            if not all(map(is_figure, row)) or not any(row):
                 raise ValueError(message)
             found._begun[index], found._ended[index] = float(row[0]), [float(number) for number in row[1:]]
         return found

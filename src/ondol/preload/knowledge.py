@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Final
 
-from ondol.preload.gaps import GapHistogram, GapPrior
+from ondol.preload.gaps import GapHistogram, GapPrior, is_figure
+from ondol.preload.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,17 +57,22 @@ def take_in(policy: KeepWarmPolicy, plain: Mapping[str, Any], now_s: float) -> i
     if plain.get("format") != FORMAT:
         message = f"the knowledge of use is of format {plain.get('format')!r}, not {FORMAT}"
         raise ValueError(message)
-    models = plain.get("models")
-    events = plain.get("events")
-    least_s = plain.get("least_s")
-    if not isinstance(models, dict) or type(events) is not int or events < 0 or not _is_time(least_s):
-        message = "the knowledge of use is damaged: it has no models, events or least_s that make sense"
+    models: Any = plain.get("models")
+    events: Any = plain.get("events")
+    least_s: Any = plain.get("least_s")
+    expert = plain.get("expert")
+    is_counted = (
+        isinstance(events, int) and is_figure(events) and isinstance(least_s, int | float) and is_figure(least_s)
+    )
+    if not isinstance(models, dict) or not isinstance(expert, str) or not is_counted:
+        message = "the knowledge of use is damaged: it has no models, events, least_s or expert that make sense"
         raise ValueError(message)
     found = {str(name): _checked(name, row) for name, row in list(models.items())[-_MOST_MODELS:]}
-    prior = GapPrior.from_plain(plain.get("prior"))
+    prior, trust = GapPrior.from_plain(plain.get("prior")), Trust()
+    trust.take_in(plain.get("trust"))
     if events > policy.events:
-        policy.trust.take_in(plain.get("trust"))  # the last that may raise
-        policy.take_over(prior, plain.get("expert"), float(least_s or 0.0), events)
+        policy.trust = trust
+        policy.take_over(prior, expert, float(least_s), events)
     count = 0
     for name, (age_s, age_events, uses, bets, wins, gaps) in found.items():
         if policy.learn(name, gaps, uses, now_s - age_s, age_events, now_s):
@@ -82,11 +87,7 @@ def _checked(name: object, row: Any) -> tuple[float, int, int, float, float, Gap
     if not isinstance(row, list) or len(row) != _FIGURES:
         raise ValueError(message)
     age_s, age_events, uses, bets, wins, gaps = row
-    is_counted = type(age_events) is int and age_events >= 0 and type(uses) is int and uses > 0
-    if not is_counted or not all(_is_time(number) for number in (age_s, bets, wins)):
+    is_counted = type(age_events) is int and type(uses) is int and uses > 0
+    if not is_counted or not all(map(is_figure, (age_s, age_events, uses, bets, wins))):
         raise ValueError(message)
     return float(age_s), age_events, uses, float(bets), float(wins), GapHistogram.from_plain(gaps)
-
-
-def _is_time(number: object) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and 0.0 <= number < math.inf

@@ -86,7 +86,7 @@ def _finite(number: float) -> float | None:
 
 def in_words(found: Mapping[str, Any]) -> str:
     """Return the figures of an outlook in sentences."""
-    return " ".join([_use_in_words(found), _stay_in_words(found), _ahead_in_words(found)])
+    return " ".join(filter(None, [_use_in_words(found), _stay_in_words(found), _ahead_in_words(found)]))
 
 
 def _use_in_words(found: Mapping[str, Any]) -> str:
@@ -104,10 +104,11 @@ def _use_in_words(found: Mapping[str, Any]) -> str:
 
 def _stay_in_words(found: Mapping[str, Any]) -> str:
     figures = f"{format_bytes(found['size_bytes'])} that take {format_seconds(found['load_s'])} to load"
+    if not found["is_loaded"]:
+        hint = "; a hint says that it is wanted" * found["is_promised"]
+        return f"It is {'being loaded' if found['is_loading'] else 'not loaded'}: {figures}{hint}."
     if found["is_promised"]:
         return f"Its {figures} stay: a hint says that it is wanted."
-    if not found["is_loaded"]:
-        return f"It is {'being loaded' if found['is_loading'] else 'not loaded'}: {figures}."
     compared = found["worth_of_those_that_leave"]
     times = f", {found['worth'] / compared:.3g} times what left last was worth" if _is_comparable(found) else ""
     return f"It is loaded: {figures}, worth {found['worth']:.3g} by {_EXPERTS[found['expert']]}{times}."

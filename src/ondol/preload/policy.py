@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ondol.preload.ahead import Schedule
 from ondol.preload.experts import Experts
 from ondol.preload.gaps import GapPrior
+from ondol.preload.proposal import Proposal, Tally, without_needless
 from ondol.preload.ranking import Ranking
 from ondol.preload.track import Track
 from ondol.preload.trust import Trust
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ondol.preload.gaps import GapHistogram
     from ondol.preload.track import RankEntry
 
-__all__ = ["KeepWarmPolicy", "Proposal", "Tally"]
+__all__ = ["LEAST_GAPS", "LEAST_PROBABILITY", "KeepWarmPolicy"]
 
 FREQUENCY_POWER: Final = 1.39
 AGE_OFFSET: Final = 20.0
@@ -31,36 +32,13 @@ VICTIM_MARGIN: Final = 1.5
 FETCHED_BOOST: Final = 4.0
 """What was fetched ahead is worth so much more until it is used, or its room would be taken just before."""
 _PROMISED: Final = 1e6
+_FETCHED: Final = 1e5
+_MOST_TRIED: Final = 4
+"""A wish that finds no room does not hold up smaller ones; more than so many are not tried at once."""
 _FIRST_INTERVAL_S: Final = 1.0
 _LONGEST_INTERVAL_S: Final = 60.0
 _NEW_SHARE: Final = 0.05
 _MOST_UNREGISTERED: Final = 10_000
-
-
-class Proposal(NamedTuple):
-    """A model to fetch ahead, and who leaves for it."""
-
-    name: str
-    victims: tuple[str, ...]
-    probability: float
-    """Of its use by the time at which it would leave again."""
-
-
-class Tally:
-    """What came of fetching ahead.
-
-    Attributes:
-        fetched: loads ahead of use that were proposed and begun.
-        used: of them, those used before they left; ``wasted``: those that left unused.
-        saved_s: seconds of loading that requests did not wait for because of it.
-    """
-
-    __slots__ = ("fetched", "saved_s", "used", "wasted")
-
-    def __init__(self) -> None:
-        """Begin at nothing."""
-        self.fetched = self.used = self.wasted = 0
-        self.saved_s = 0.0
 
 
 class KeepWarmPolicy:
@@ -87,6 +65,8 @@ class KeepWarmPolicy:
         self._schedule = Schedule()
         self._loaded_at_s: float | None = None
         self._is_share_due = False
+        self._strangers: dict[str, None] = {}
+        """Models that were used and are not registered (yet), the oldest first."""
         self._named: set[str] = set()
         """Who was named as the coldest when room was needed last."""
         self._giving_way: set[str] = set()
@@ -97,6 +77,7 @@ class KeepWarmPolicy:
     def know(self, name: str, *, size_bytes: int | None, load_s: float | None, priority: int = 5) -> None:
         """Take in a model's figures, or others for it; what was learnt of its use stays."""
         track = self._track(name)
+        self._strangers.pop(name, None)
         if track.size_bytes != size_bytes:
             self.experts.release(track)
             self._is_share_due = True
@@ -111,6 +92,9 @@ class KeepWarmPolicy:
     def _track(self, name: str) -> Track:
         track = self.tracks.get(name)
         if track is None:
+            if len(self._strangers) >= _MOST_UNREGISTERED:
+                self._forget(next(iter(self._strangers)))
+            self._strangers[name] = None
             track = self.tracks[name] = Track(name)
             self.experts.admit(track, self.tracks.values())
             self._is_share_due = True
@@ -122,19 +106,27 @@ class KeepWarmPolicy:
         if track.count >= uses:
             return False
         track.gaps, track.count = gaps, uses
-        track.last_s = max(track.last_s, last_s)
-        track.last_event = max(0, self.events - age_events)
+        if last_s > track.last_s:
+            track.last_s, track.last_event = last_s, self.events - age_events
         track.curve = None
         if track.is_resident:
             self._ranking.place(track, now_s)
         self._plan_look(track, now_s)
         return True
 
-    def take_over(self, prior: GapPrior, expert: object, least_s: float, events: int) -> None:
+    def take_over(self, prior: GapPrior, expert: str, least_s: float, events: int) -> None:
         """Take over what is common to all models from a process that has seen more."""
-        self.prior, self.least_s, self.events = prior, min(least_s, _LONGEST_INTERVAL_S), events
+        for track in self.tracks.values():
+            track.last_event += events - self.events  # the uses of another make nothing older here
+        self.prior, self.events = prior, events
+        self.least_s = min(least_s, _LONGEST_INTERVAL_S)
         if expert in self.experts.ghosts:
-            self._choose(str(expert))
+            self._choose(expert)
+
+    def _forget(self, name: str) -> None:
+        """Forget a model that was used and never registered."""
+        del self._strangers[name]
+        self.experts.dismiss(self.tracks.pop(name))
 
     # What happens
 
@@ -150,7 +142,7 @@ class KeepWarmPolicy:
             track.is_fetched = False
             self.tally.used += 1
             self.tally.saved_s += track.load_s * track.is_resident
-            self.trust.settle(track, is_won=True)
+            self.trust.settle(track, is_won=True, is_real=True)
         elif track.bet is not None and not is_there:
             self.trust.settle(track, is_won=True)
         if track.is_resident:
@@ -210,7 +202,7 @@ class KeepWarmPolicy:
         if track.is_fetched:
             track.is_fetched = False
             self.tally.wasted += 1
-            self.trust.settle(track, is_won=False)
+            self.trust.settle(track, is_won=False, is_real=True)
         self._plan_look(track, now_s)
 
     def promise(self, name: str, until_s: float, now_s: float) -> None:
@@ -219,6 +211,7 @@ class KeepWarmPolicy:
         track.promised_until_s = until_s
         if track.is_resident:
             self._ranking.place(track, now_s)
+            self._schedule.look(track, until_s)
 
     def forbid(self, name: str, *, is_forbidden: bool) -> None:
         """Never fetch a model ahead, or do so again."""
@@ -237,7 +230,14 @@ class KeepWarmPolicy:
             worth = curve.rate(now_s - track.last_s, self.least_s) * track.density
         else:
             worth = self._frequency(track, now_s)
-        return worth * FETCHED_BOOST if track.is_fetched else worth
+        return self._fetched_worth(track, worth, now_s) if track.is_fetched else worth
+
+    def _fetched_worth(self, track: Track, worth: float, now_s: float) -> float:
+        """Return what a model is worth that was fetched ahead: more, as long as what it was fetched for is foreseen."""
+        if self._is_hazard_chosen:
+            return worth * FETCHED_BOOST
+        is_foreseen = self._hazard(track, now_s) > self.trust.margin_worth
+        return _FETCHED if is_foreseen else worth  # by how often it was used it would leave at once
 
     def _hazard(self, track: Track, now_s: float) -> float:
         """Return the waiting that a byte-second of keeping it saves: the rate of its next use x density."""
@@ -276,27 +276,34 @@ class KeepWarmPolicy:
     def propose(self, now_s: float, free_bytes: int | None) -> Proposal | None:
         """Return what to fetch ahead now, if anything is worth it; ``begin_ahead`` when it is done.
 
+        What is proposed is wished for no more: it is either done, or comes up again with the next look at it.
+
         Args:
             now_s: the time.
             free_bytes: room without anybody leaving; ``None`` when there is no bound.
         """
         self.look_at_due(now_s)
-        while (track := self._schedule.best_wish()) is not None:
+        without_room: dict[Track, float] = {}
+        found: Proposal | None = None
+        while found is None and len(without_room) < _MOST_TRIED and (track := self._schedule.best_wish()) is not None:
             worth, probability = self.worth_ahead(track, now_s)
-            if worth <= 0.0 or track.is_resident or track.is_loading or not self.trust.allows(track, worth):
+            is_wanted = worth > 0.0 and not (track.is_resident or track.is_loading or track in without_room)
+            if not is_wanted or not self.trust.allows(track, worth):
                 self._schedule.drop_wish()
-                continue
-            if self._schedule.lower_wish(track, worth):
-                continue
-            missing = 0 if free_bytes is None else track.size_bytes - free_bytes
-            victims = self._cheaper(missing, worth, now_s) if missing > 0 else ()
-            return None if victims is None else Proposal(track.name, victims, probability)
-        return None
+            elif not self._schedule.lower_wish(track, worth):
+                victims = self._victims_for(track, worth, free_bytes, now_s)
+                if victims is None:
+                    without_room[track] = worth
+                else:
+                    found = Proposal(track.name, victims, probability)
+                self._schedule.drop_wish()
+        for track, worth in without_room.items():
+            self._schedule.wish(track, worth)
+        return found
 
     def begin_ahead(self, proposal: Proposal, now_s: float) -> None:
         """Note that the proposal is carried out."""
         track = self.tracks[proposal.name]
-        self._schedule.drop_wish_of(track)
         track.is_fetched = True
         self._giving_way = set(proposal.victims)
         track.bet = self.trust.class_of(self.worth_ahead(track, now_s)[0])
@@ -310,8 +317,11 @@ class KeepWarmPolicy:
         rate, probability = track.draw(self.prior).sure_rate(age_s, self.least_s, LEAST_PROBABILITY)
         return rate * track.density, probability
 
-    def _cheaper(self, missing_bytes: int, worth: float, now_s: float) -> tuple[str, ...] | None:
-        """Return models that may leave for one fetched ahead: each worth clearly less; ``None`` when too few are."""
+    def _victims_for(self, wished: Track, worth: float, free_bytes: int | None, now_s: float) -> tuple[str, ...] | None:
+        """Return who may leave for a model fetched ahead: each is worth clearly less; ``None`` when too few are."""
+        missing_bytes = 0 if free_bytes is None else wished.size_bytes - free_bytes
+        if missing_bytes <= 0:
+            return ()
         taken: list[RankEntry] = []
         freed_bytes = 0
         is_enough = False
@@ -328,7 +338,7 @@ class KeepWarmPolicy:
                 break
         self._ranking.put_back(taken)
         going = [entry[2] for entry in taken]
-        return _without_needless(going, freed_bytes - missing_bytes) if is_enough else None
+        return without_needless(going, freed_bytes - missing_bytes) if is_enough else None
 
     # What it thinks
 
@@ -375,13 +385,3 @@ class KeepWarmPolicy:
             track.bet = self.trust.class_of(worth)
         if worth > 0.0 and self.trust.allows(track, worth):
             self._schedule.wish(track, worth)
-
-
-def _without_needless(taken: list[Track], spare_bytes: int) -> tuple[str, ...]:
-    """Return the names without those whose bytes are spare, the worthiest first."""
-    going = list(taken)
-    for track in reversed(taken):
-        if track.size_bytes <= spare_bytes:
-            spare_bytes -= track.size_bytes
-            going.remove(track)
-    return tuple(track.name for track in going)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 
     from ondol.preload.plan import Plan
-    from ondol.preload.policy import Proposal
     from ondol.preload.ports import HintStore, HistoryStore, KnowledgeExchange
+    from ondol.preload.proposal import Proposal
 
 __all__ = ["Preloader"]
 

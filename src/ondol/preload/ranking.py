@@ -32,6 +32,8 @@ class Ranking:
         self._round: deque[Track] = deque()
         self._number = 0
         self._is_turn = False
+        self._taken = 0
+        """How many were taken out and not put back."""
 
     def place(self, track: Track, now_s: float) -> None:
         """Look at a model anew; it comes in if it is new."""
@@ -56,7 +58,7 @@ class Ranking:
         track.is_on_round = False
         if track.entry is not None:
             self.place(track, now_s)
-        if len(self._heap) > 2 * len(self._round) + _SPARE_ENTRIES:
+        if not self._taken and len(self._heap) > 2 * len(self._round) + _SPARE_ENTRIES:
             self._heap = [other.entry for other in self._round if other.entry is not None]
             heapify(self._heap)
 
@@ -79,6 +81,7 @@ class Ranking:
             worth = worth_of(track, now_s)
             following = min(heap[1:3]) if len(heap) > 1 else None
             if following is None or worth <= following[0] * _ABOUT_EQUAL:
+                self._taken += 1
                 return heappop(heap)
             track.key = worth
             self._number += 1
@@ -88,6 +91,7 @@ class Ranking:
 
     def put_back(self, entries: Iterable[RankEntry]) -> None:
         """Put back what was taken, as far as it is still in memory and was not placed anew meanwhile."""
+        self._taken = 0
         for entry in entries:
             if entry[2].entry is entry:
                 heappush(self._heap, entry)
