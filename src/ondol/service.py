@@ -107,6 +107,8 @@ class OptimizationService:
         self._started_at_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
+        self._spared: set[str] = set()
+        """Models that there was no room for since the start."""
         self._well_gone: set[str] = set()
         """Models that were unloaded, and nothing has gone wrong with them since; a ready one may be among them."""
 
@@ -137,7 +139,11 @@ class OptimizationService:
             load_timeout_s=settings.load_timeout_s,
             idle_ttl_s=settings.model_idle_ttl_s,
         )
-        self.preloader.configure(max_concurrent=settings.preload_max_concurrent, is_enabled=settings.preloading_enabled)
+        self.preloader.configure(
+            max_concurrent=settings.preload_max_concurrent,
+            is_enabled=settings.preloading_enabled,
+            may_displace=self.strategy.is_lazy_loading_enabled,  # else what left could not come back
+        )
         self.monitor.configure(is_enabled=settings.monitoring_enabled)
         self.tuner.configure(
             is_enabled=settings.auto_tuning_enabled, base_cache_bytes=settings.cache_memory_limit_bytes
@@ -152,6 +158,8 @@ class OptimizationService:
         # A model registered while serving is loaded ahead of use like those that were there before.
         if event == "registered" and self.is_started and self.strategy.is_preloading_all:
             self.preloader.want(name)
+        elif event == "ready" and self.is_started:
+            self._spared |= self.preloader.outstanding()[1]
         elif event == "unloaded":
             self._well_gone.add(name)
         elif event in {"failed", "crashed"}:
@@ -222,10 +230,12 @@ class OptimizationService:
             is_use_refused_now = before.is_lazy_loading_enabled and not self.strategy.is_lazy_loading_enabled
             self._follow_strategy(is_wanting_all=is_use_refused_now or not before.is_preloading_all)
         self.models.configure(is_lazy_loading_enabled=self.strategy.is_lazy_loading_enabled)
+        self.preloader.configure(may_displace=self.strategy.is_lazy_loading_enabled)
         return self.strategy
 
     async def _start_parts(self) -> None:
         self._started = []  # not those of a loop that was closed: each part clears up after that by itself
+        self._spared.clear()
         self._started_at_s = self._clock.monotonic()
         try:
             for name, start, stop in self._parts():
@@ -331,7 +341,7 @@ class OptimizationService:
 
         What was unloaded on purpose or for room is not among them, for it has been warm once, also while it is loaded
         again on use, unless that fails or it is to be loaded ahead of use again. Nor is what the preloader left out
-        because not all fit into the budget.
+        because not all fit into the budget; also when there is room later: what serves is not called unready for it.
         """
         left = {
             status.name
@@ -339,7 +349,8 @@ class OptimizationService:
             if status.state in _LEFT or (status.state in _COMING_BACK and status.name in self._well_gone)
         }
         outstanding, left_out = self.preloader.outstanding()
-        left = (left - outstanding) | left_out
+        self._spared |= left_out
+        left = (left - outstanding) | self._spared
         return frozenset(status.name for status in statuses if status.name not in left)
 
     def get_stats(self) -> dict[str, Any]:

@@ -65,7 +65,16 @@ ACTIONS: Mapping[str, tuple[int, Mapping[str, Sequence[Any]]]] = {
             "is_failing": (False, False, True),
         },
     ),
-    "load": (8, {"name": NAMES, "is_background": _BOTH, "displacing": ((), (), ("base", "lone"), NAMES)}),
+    "load": (
+        8,
+        {
+            "name": NAMES,
+            "is_background": _BOTH,
+            "displacing": ((), (), ("base", "lone"), NAMES),
+            "is_only": (False, False, True),
+        },
+    ),
+    "promise": (2, {"name": NAMES, "seconds": (-1.0, 0.5, 10.0, 60.0)}),
     "advise": (2, {"names": (None, NAMES, NAMES[::-1], ("lone", "nobody", "base")), "fails_after": (0, 1, 9, 9, 9)}),
     "unload": (6, {"name": NAMES}),
     "reload": (6, {"name": NAMES}),

@@ -256,7 +256,8 @@ class Audit:
             dependents = self._registry.needed_by.get(name, ())
             states = {self._registry.entries[other].state for other in dependents}
             is_needed = bool(states & {ModelState.QUEUED, ModelState.BACKOFF})
-            if ttl_s is None or is_needed or resident.is_used or name in run._loads.jobs or copy.unused_since_s is None:
+            is_needed |= resident.is_used or name in run._loads.jobs or entry.is_promised(now_s - SLACK_S)
+            if ttl_s is None or is_needed or copy.unused_since_s is None:
                 copy.unused_since_s = now_s + seconds
             elif now_s - copy.unused_since_s > ttl_s + SLACK_S:
                 self._fault(f"{copy} was not used for {now_s - copy.unused_since_s} s, its time is {ttl_s} s")

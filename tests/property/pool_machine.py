@@ -282,8 +282,8 @@ class World:
     def _do_lease(self, name: str, seconds: float, nested: str | None, is_failing: bool) -> None:
         self._callers.call(f"lease {name}", self._callers.lease(name, seconds, nested, is_failing=is_failing))
 
-    def _do_load(self, name: str, is_background: bool, displacing: Sequence[str]) -> None:
-        load = self.pool.load(name, is_background=is_background, displacing=displacing)
+    def _do_load(self, name: str, is_background: bool, displacing: Sequence[str], is_only: bool) -> None:
+        load = self.pool.load(name, is_background=is_background, displacing=displacing, is_only_displacing=is_only)
         self._callers.call(f"load {name}", load)
 
     def _do_advise(self, names: Sequence[str] | None, fails_after: int) -> None:
@@ -336,6 +336,9 @@ class World:
     def _do_unpin(self, name: str) -> None:
         self.pool.unpin(name)
         self.workshop.restart_idle_time()  # it may have been pinned a moment ago, while nobody looked
+
+    def _do_promise(self, name: str, seconds: float) -> None:
+        self.pool.promise(name, self.loop.time() + seconds)
 
     def _do_release(self, name: str) -> None:
         self.pool.release(name)

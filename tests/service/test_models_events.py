@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -137,10 +138,47 @@ def test_a_copy_whose_place_is_taken_does_not_leave_but_one_that_has_to_make_way
             seen.clear()
             pool.configure(memory_limit_bytes=70)
             await pool.reload("m")
+            assert seen.pop(0) == ("limit", "")
             assert seen == [("leaving", "m"), ("unloaded", "m"), ("loading", "m"), ("ready", "m")]
         check_ended(pool, fleet)
 
     run_virtual(scenario)
+
+
+def test_another_limit_is_announced_once_it_holds_in_the_loop_or_at_once() -> None:
+    fleet, pool = Fleet(), ModelPool(memory_limit_bytes=100)
+    seen: list[tuple[str, str, int | None, threading.Thread]] = []
+
+    def note(event: str, name: str) -> None:
+        seen.append((event, name, pool.memory_limit_bytes, threading.current_thread()))
+
+    async def scenario() -> None:
+        pool.register(fleet.spec("m", size_bytes=60))
+        async with pool:
+            await use(pool, "m")
+            seen.clear()
+            pool.configure(memory_limit_bytes=100)
+            pool.configure(max_demand_loads=2)
+            assert not seen
+            await asyncio.to_thread(pool.configure, memory_limit_bytes=50)
+            await asyncio.sleep(0.01)
+            here = threading.current_thread()
+            assert [row for row in seen if row[0] != "unloaded"] == [
+                ("leaving", "m", 50, here),
+                ("limit", "", 50, here),
+            ]
+
+    fleet.load_seconds = 0.0
+    pool.add_listener(note)
+    pool.configure(memory_limit_bytes=None)
+    assert [row[:3] for row in seen] == [("limit", "", None)]
+    pool.configure(memory_limit_bytes=100)
+    asyncio.run(scenario())
+    seen.clear()
+    pool.configure(memory_limit_bytes=50)
+    assert not seen
+    pool.configure(memory_limit_bytes=60)
+    assert [row[:3] for row in seen] == [("limit", "", 60)]
 
 
 def test_what_was_lost_with_its_loop_leaves_with_the_next_start() -> None:

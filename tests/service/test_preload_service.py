@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any, Self
 
 import pytest
@@ -377,3 +378,56 @@ def test_what_cannot_work_is_refused_by_name() -> None:
         preloader.register("b", 5, load, ["a"])
     with pytest.raises(ConfigurationError, match="registered already"):
         preloader.register("a", 5, load)
+
+
+@pytest.mark.parametrize("is_in_thread", [False, True])
+def test_registering_many_while_it_runs_reviews_once_per_turn_of_the_loop(
+    is_in_thread: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        setup = Setup(clock)
+        setup.pool.configure(is_lazy_loading_enabled=False)
+        reviews: list[None] = []
+        make_plan = setup.preloader._make_plan
+        monkeypatch.setattr(setup.preloader, "_make_plan", lambda: (reviews.append(None), make_plan())[1])
+
+        def register_all() -> None:
+            for index in range(200):
+                setup.register(f"m{index}", 5, (f"m{index - 1}",) if index == 199 else ())
+
+        async with setup:
+            reviews.clear()
+            if is_in_thread:
+                thread = threading.Thread(target=register_all)
+                thread.start()
+                thread.join()  # the loop stands still meanwhile
+            else:
+                register_all()
+                asked = asyncio.create_task(use(setup.pool, "m199"))  # expected already, as is what it depends on
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert 1 <= len(reviews) <= 3
+            if not is_in_thread:
+                await asked
+            await setup.preloader.wait_idle()
+            assert len(setup.fleet.loads()) == 200
+
+    run_virtual(scenario)
+
+
+def test_what_is_wanted_later_in_a_turn_is_expected_at_once_with_what_it_depends_on() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        setup = Setup(clock)
+        setup.pool.configure(is_lazy_loading_enabled=False)
+        for name, bases in {"first": (), "base": (), "app": ("base",)}.items():
+            setup.pool.register(setup.fleet.spec(name, depends_on=bases))
+        async with setup:
+            setup.preloader.want("first")
+            assert setup.preloader.get_stats()["queued_names"] or setup.preloader.get_stats()["loading_names"]
+            setup.preloader.want("app")
+            async with setup.pool.lease("base"):
+                pass
+            await setup.preloader.wait_idle()
+            assert sorted(setup.fleet.loads()) == ["app", "base", "first"]
+
+    run_virtual(scenario)

@@ -77,12 +77,15 @@ def test_a_dependency_goes_only_with_its_dependents_and_after_them() -> None:
 
 def test_a_background_load_displaces_only_lower_priorities() -> None:
     rows = [row("equal", 50, 1, priority=5), row("lower", 50, 2, priority=4)]
-    may_go = Want("new", is_demand=False, priority=5, position=0).may_displace
+    may_go = Want("new", is_demand=False, priority=5, position=0, displaces_below=5).may_displace
     assert choose_victims(rows, 40, may_go=may_go) == ["lower"]
     assert choose_victims(rows, 60, may_go=may_go) == []
-    may_go = Want("new", is_demand=False, priority=5, position=0, displacing=frozenset({"equal"})).may_displace
-    assert choose_victims(rows, 40, may_go=may_go) == ["equal"]
-    assert choose_victims(rows, 60, may_go=may_go) == ["equal", "lower"]
+    told = Want("new", is_demand=False, priority=5, position=0, displacing=frozenset({"equal"}), displaces_below=5)
+    assert choose_victims(rows, 40, may_go=told.may_displace) == ["equal"]
+    assert choose_victims(rows, 60, may_go=told.may_displace) == ["equal", "lower"]
+    only = told._replace(displaces_below=1)
+    assert choose_victims(rows, 60, may_go=only.may_displace) == []
+    assert choose_victims([rows[0]._replace(is_promised=True)], 40, may_go=told.may_displace) == []
     assert choose_victims(rows, 40, may_go=Want("new", is_demand=True, priority=1, position=0).may_displace) == [
         "equal"
     ]

@@ -105,7 +105,18 @@ class Candidates:
             resident.spec.priority,
             is_held=bool(resident.leases) or entry.is_pinned or name in held or is_loading,
             dependents=needs,
+            is_promised=entry.is_promised(self._registry.clock.monotonic()),
         )
+
+    def may_leave(self, name: str) -> bool:
+        """Tell whether a model could leave at once, by itself, for a background load that may displace it."""
+        resident = self._ready.get(name)
+        if resident is None or resident.leases:
+            return False
+        entry = self._registry.entries[name]
+        if entry.is_pinned or entry.job is not None or entry.is_promised(self._registry.clock.monotonic()):
+            return False
+        return self._to_go_first(resident) == (frozenset(), False)
 
     def _old_copies(self) -> list[Candidate]:
         return [self._old_copy(self._registry.alive[account]) for account in self._drains]

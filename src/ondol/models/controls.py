@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ondol.models.figures import figures
 from ondol.models.loops import in_loop
 from ondol.models.options import check_bound
-from ondol.models.status import LoadState
+from ondol.models.spec import ModelState
+from ondol.models.status import LoadState, ModelOutline
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
     from types import EllipsisType
 
     from ondol.models.ports import Advisor, Listener
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["PoolControls"]
 
 logger = logging.getLogger("ondol.models")
+
+_READY, _LOADING, _WARMING, _DRAINING = ModelState.READY, ModelState.LOADING, ModelState.WARMING, ModelState.DRAINING
 
 
 class PoolControls:
@@ -62,6 +65,22 @@ class PoolControls:
         logger.info("model %s is %s by hand", name, "pinned" if is_pinned else "unpinned")
         self._reconsider()
 
+    def promise(self, name: str, until_s: float) -> None:
+        """Keep the model in memory, once it is there, until ``until_s``; it is not loaded by this. In any thread.
+
+        Until then it is not unloaded for being idle, and no background load displaces it. What a request waits for
+        may, as may a lowered limit: the advisor says how late it goes. An unknown name is ignored.
+
+        Args:
+            name: of a model.
+            until_s: monotonic; takes the place of what was promised before, ``-math.inf`` takes it back.
+        """
+        if not self._registry.promise(name, until_s):
+            return  # else it may leave sooner than others were told
+        run = self._run
+        if run is not None and not run.loop.is_closed():
+            in_loop(run.loop, run.no_longer_promised, name)
+
     def status(self, name: str) -> ModelStatus:
         """Return what can be seen of one model.
 
@@ -77,6 +96,25 @@ class PoolControls:
     def names(self) -> list[str]:
         """Return the names in the order of registration."""
         return self._registry.names()
+
+    def outline(self, names: Iterable[str] | None = None) -> dict[str, ModelOutline]:
+        """Return what plans need of every model, or of those of ``names`` that there are. Cost: 1 µs a model."""
+        entries = self._registry.entries
+        chosen = self._registry.snapshot() if names is None else [entries[name] for name in names if name in entries]
+        found: dict[str, ModelOutline] = {}
+        for entry in chosen:
+            spec, state, resident, size_bytes = entry.spec, entry.state, entry.resident, entry.measured_bytes
+            found[spec.name] = ModelOutline(
+                spec.name,
+                spec.priority,
+                spec.depends_on,
+                size_bytes if size_bytes is not None else spec.size_bytes or 0,  # ``expected_bytes``, but faster
+                state is _READY,
+                state is _READY or state is _LOADING or state is _WARMING or state is _DRAINING,
+                entry.is_pinned,
+                0 if resident is None else resident.leases,
+            )
+        return found
 
     def configure(
         self,
@@ -119,8 +157,8 @@ class PoolControls:
         run = self._run
         if run is not None and not run.loop.is_closed():
             in_loop(run.loop, run.reconsider, *limit_bytes)
-        elif limit_bytes:
-            (self._registry.ledger.limit_bytes,) = limit_bytes
+        elif limit_bytes and self._registry.change_limit(*limit_bytes):
+            self._registry.announce("limit", "")
 
     def set_expected(self, names: Collection[str]) -> None:
         """Name the models that somebody is going to load ahead of use.

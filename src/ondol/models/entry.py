@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -138,6 +139,8 @@ class Entry:
     last_error: str | None = None
     failed_at_s: float | None = None
     pinned_by_hand: bool | None = None
+    promised_until_s: float = -math.inf
+    """Until then somebody counts on it to stay."""
     has_outgrown: bool = False
     """The last load turned out larger than the room there was, and is repeated with the size now known."""
 
@@ -150,6 +153,10 @@ class Entry:
     def is_pinned(self) -> bool:
         """Whether it is never evicted."""
         return self.spec.residency == "pinned" if self.pinned_by_hand is None else self.pinned_by_hand
+
+    def is_promised(self, now_s: float) -> bool:
+        """Tell whether somebody counts on it to stay."""
+        return self.promised_until_s > now_s
 
     @property
     def strikes(self) -> int:

@@ -143,6 +143,7 @@ class Candidate(NamedTuple):
         used_at_s: of its last use; decides between equal worths.
         is_held: leased, pinned, or needed by something that must not wait for it.
         dependents: loaded models that depend on it; it can only leave together with them.
+        is_promised: somebody was promised that it stays; only what a request waits for may displace it.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Candidate(NamedTuple):
     priority: int = 5
     is_held: bool = False
     dependents: frozenset[str] = frozenset()
+    is_promised: bool = False
 
 
 def _worth(candidate: Candidate) -> tuple[float, float]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ondol.models.ports import Steering
     from ondol.models.registry import Registry
     from ondol.models.residents import Residents
+    from ondol.models.wants import Wants
 
 __all__ = ["Loads"]
 
@@ -35,7 +36,9 @@ _MAY_BECOME_READY: Final = frozenset({ModelState.LOADING, ModelState.WARMING, Mo
 class Loads:
     """The load jobs of one run; the pool owns them, so no caller's leaving cancels one."""
 
-    def __init__(self, registry: Registry, tools: Tools, residents: Residents, steering: Steering) -> None:
+    def __init__(
+        self, registry: Registry, tools: Tools, residents: Residents, wants: Wants, steering: Steering
+    ) -> None:
         """Begin with none."""
         self.jobs: dict[str, LoadJob] = {}
         self.leftovers: dict[str, asyncio.Future[None]] = {}
@@ -43,6 +46,7 @@ class Loads:
         self._registry = registry
         self._tools = tools
         self._residents = residents
+        self._wants = wants
         self._steering = steering
 
     @property
@@ -220,7 +224,8 @@ class Loads:
         name = job.spec.name
         shortage = ledger.shortage(size_bytes - ledger.size(job.account))
         needed = dependencies(self._registry.graph, name)
-        victims = choose_victims(self._residents.candidates(self.jobs, needed), shortage)
+        candidates = self._residents.candidates(self.jobs, needed)
+        victims = choose_victims(candidates, shortage, may_go=self._wants.loading(name).may_displace)
         if victims:
             return self._residents.evict(victims, f"{name} took more than expected")
         resident = self._residents.ready.get(name)

@@ -18,6 +18,7 @@ from ondol.models.loops import in_loop
 from ondol.models.meter import MemoryMeter
 from ondol.models.options import Options, check_bound
 from ondol.models.parting import Parting
+from ondol.models.queue import Displacing
 from ondol.models.registry import Registry
 from ondol.models.retry import RetryPolicy
 from ondol.models.run import PoolRun
@@ -40,9 +41,9 @@ logger = logging.getLogger("ondol.models")
 class ModelPool(PoolControls):
     """Keeps models in memory, within a budget, and never takes one from under its user.
 
-    Thread-safety: ``register``, ``configure``, ``set_expected``, ``set_advisor``, ``add_listener``, pinning and
-    everything that only reads may be called from any thread, with or without a running loop. The rest belongs to the
-    loop that ``start`` ran in.
+    Thread-safety: ``register``, ``configure``, ``set_expected``, ``set_advisor``, ``add_listener``, ``promise``,
+    pinning and everything that only reads, but for ``may_leave``, may be called from any thread, with or without a
+    running loop. The rest belongs to the loop that ``start`` ran in.
 
     >>> import asyncio
     >>> async def example():
@@ -246,24 +247,43 @@ class ModelPool(PoolControls):
         """
         return Lease(self._running(), name)
 
-    async def load(self, name: str, *, is_background: bool = False, displacing: Collection[str] = ()) -> None:
+    async def load(
+        self,
+        name: str,
+        *,
+        is_background: bool = False,
+        displacing: Collection[str] = (),
+        is_only_displacing: bool = False,
+    ) -> None:
         """Return when the model is ready.
 
         A background load comes after every demand, displaces only idle models of lower priority and those it is told
-        of, and gives up with ``ModelBudgetError`` when there is no room for it.
+        of, none that was promised to stay, and gives up with ``ModelBudgetError`` when there is no room for it.
 
         Args:
             name: of the model.
             is_background: nobody waits for it yet.
             displacing: models that a background load, and what it depends on, may displace whatever their priority,
                 because somebody has compared what they are worth. They go only if they are idle and in the way then.
+            is_only_displacing: no others may go for it, whatever their priority; unless another caller who waits for
+                the same model, or for one that depends on it, may displace more.
 
         Cancellation: cancels nothing, the load goes on. There is no time limit; put ``asyncio.timeout`` around it.
 
         Raises:
             OndolError: as ``lease`` does, but for the time limit and for lazy loading, which do not apply.
         """
-        await self._running().load(name, is_background=is_background, displacing=frozenset(displacing))
+        reach = Displacing(frozenset(displacing), is_only_displacing)
+        await self._running().load(name, is_background=is_background, displacing=reach)
+
+    def may_leave(self, name: str) -> bool:
+        """Tell whether the model could leave at once, by itself, for a background load. In the pool's loop.
+
+        It is ready, neither leased, pinned nor promised to stay, nothing that is in memory or loads was built on it,
+        and no new copy loads beside it. A model that is unknown or not ready may not. Cost: small.
+        """
+        run = self._run
+        return run is not None and not run.loop.is_closed() and run.may_leave(name)
 
     async def unload(self, name: str) -> bool:
         """Unload a model once its leases are back; return whether there was anything to unload.

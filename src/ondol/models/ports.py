@@ -14,7 +14,7 @@ MemoryProbe = Callable[[], int]
 """Returns the resident set size of this process in bytes."""
 
 Listener = Callable[[str, str], None]
-"""Takes ``(event, model name)``, and must return at once. Events:
+"""Takes ``(event, model name)``, must return at once, and ignores events that it does not know. Events:
 
 - ``registered``: a specification was taken in.
 - ``leased``: a request found the model ready and holds it now.
@@ -29,8 +29,11 @@ Listener = Callable[[str, str], None]
 - ``unloaded``: it is out of memory. Not said of one that crashed.
 - ``crashed``: the process of a ready model ended by itself; said after its ``leaving``.
 - ``released``: a backoff or a quarantine was ended by hand.
+- ``limit``: ``configure`` has changed the memory limit; the name is empty. Models that had to leave for it at once have
+  been told of already.
 
-``registered`` comes in the thread that registers, the others in the pool's event loop. What a listener changes in the
+``registered`` comes in the thread that registers, and so does ``limit`` from ``configure`` while the pool does not run;
+the others come in the pool's event loop. What a listener changes in the
 pool is looked at when all of its present turn is done."""
 
 

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ondol.models.spec import MIN_PRIORITY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ondol.models.ledger import Candidate
 
-__all__ = ["Slots", "Want", "ordered"]
+__all__ = ["Displacing", "Slots", "Want", "ordered"]
+
+
+class Displacing(NamedTuple):
+    """What a background load may displace.
+
+    Attributes:
+        names: models that may go whatever their priority.
+        is_only: no others may; else those of lower priority may, too.
+    """
+
+    names: frozenset[str] = frozenset()
+    is_only: bool = False
+
+    def covers(self, other: Displacing) -> bool:
+        """Tell whether ``other`` allows nothing that this one does not allow already."""
+        return other.names <= self.names and (other.is_only or not self.is_only)
+
+    def joined(self, other: Displacing) -> Displacing:
+        """Return what either of them allows."""
+        return Displacing(self.names | other.names, self.is_only and other.is_only)
 
 
 class Want(NamedTuple):
@@ -20,6 +42,8 @@ class Want(NamedTuple):
         position: of its registration.
         relief_per_s: requests that wait for it per second that it takes to load, in two digits.
         displacing: models that it may displace whatever their priority.
+        displaces_below: models of a lower priority than this may go, too; what it gains by waiting does not count.
+            By default none may.
     """
 
     name: str
@@ -28,10 +52,16 @@ class Want(NamedTuple):
     position: int
     relief_per_s: float = 0.0
     displacing: frozenset[str] = frozenset()
+    displaces_below: int = MIN_PRIORITY
 
     def may_displace(self, candidate: Candidate) -> bool:
-        """Tell whether a model that nobody holds may go for it: a background load displaces nothing better."""
-        return self.is_demand or candidate.priority < self.priority or candidate.name in self.displacing
+        """Tell whether a model that nobody holds may go for it.
+
+        A background load displaces nothing better and nothing that is promised to stay.
+        """
+        if self.is_demand or candidate.is_promised:
+            return self.is_demand
+        return candidate.priority < self.displaces_below or candidate.name in self.displacing
 
 
 def ordered(wants: Iterable[Want]) -> list[Want]:

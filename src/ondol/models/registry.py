@@ -211,6 +211,20 @@ class Registry:
             if entry.state is ModelState.QUARANTINED:
                 self.move(entry, entry.idle_state, "the pool was started anew; not asked for")
 
+    def promise(self, name: str, until_s: float) -> bool:
+        """Keep until when somebody counts on a model to stay; return whether that ends sooner than it would have."""
+        with self.lock:
+            entry = self.entries.get(name)
+            if entry is None:
+                return False
+            before_s, entry.promised_until_s = entry.promised_until_s, until_s
+        return before_s > self.clock.monotonic() and not until_s >= before_s
+
+    def change_limit(self, limit_bytes: int | None) -> bool:
+        """Bound all models by ``limit_bytes``; return whether that is another limit than before."""
+        before_bytes, self.ledger.limit_bytes = self.ledger.limit_bytes, limit_bytes
+        return limit_bytes != before_bytes
+
     def idle_ttl_s(self, entry: Entry) -> float | None:
         """Return after how long without use a model is unloaded; ``None`` is never."""
         if entry.is_pinned or not self.options.is_lazy_loading_enabled:

@@ -31,6 +31,7 @@ __all__ = ["Residents"]
 
 logger = logging.getLogger("ondol.models")
 
+_LONGEST_WATCH_S: Final = 86400.0  # a promise may be for ever, a timer may not
 _WANTED: Final = frozenset({ModelState.QUEUED, ModelState.BACKOFF})
 
 
@@ -58,6 +59,10 @@ class Residents:
     def candidates(self, loading: Iterable[str], needed: Collection[str] = ()) -> Generator[Candidate]:
         """Yield who might leave; see ``Candidates.ranked``."""
         return self._candidates.ranked(loading, needed)
+
+    def may_leave(self, name: str) -> bool:
+        """Tell whether a model could leave at once; see ``Candidates.may_leave``."""
+        return self._candidates.may_leave(name)
 
     def dependents(self, resident: Resident) -> frozenset[str]:
         """Return the ready models that were built on it, or on an old copy that was and stays for their sake.
@@ -262,15 +267,17 @@ class Residents:
         ttl_s = self._registry.idle_ttl_s(entry)
         if ttl_s is None or self.ready.get(entry.spec.name) is not resident or self._steering.is_closing:
             return
+        now_s = self._registry.clock.monotonic()
         is_needed = resident.is_used or self._is_wanted(entry)
-        idle_s = 0.0 if is_needed else self._registry.clock.monotonic() - resident.idle_since_s
-        if idle_s >= ttl_s:
+        idle_s = 0.0 if is_needed else now_s - resident.idle_since_s
+        if idle_s >= ttl_s and not entry.is_promised(now_s):
             self._registry.totals.idle_unloads += 1
             self.start_drain(entry.spec.name, f"not used for {format_seconds(idle_s)}")
             self._steering.ended()
             return
+        wait_s = max(0.001, ttl_s - idle_s, entry.promised_until_s - now_s)
         loop = asyncio.get_running_loop()
-        resident.idle_timer = loop.call_later(max(ttl_s - idle_s, 0.001), self.watch_idle, resident)
+        resident.idle_timer = loop.call_later(min(wait_s, _LONGEST_WATCH_S), self.watch_idle, resident)
 
     def _is_wanted(self, entry: Entry) -> bool:
         """Tell whether it serves while another copy loads, or whether what depends on it is about to load."""

@@ -11,19 +11,15 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from ondol.errors import (
-    AlreadyClosedError,
-    LeaseTimeoutError,
-    ModelError,
-    ModelLoadError,
-    ModelNotLoadedError,
-)
+from ondol.errors import AlreadyClosedError, LeaseTimeoutError, ModelNotLoadedError
 from ondol.models.dispatch import Dispatcher
-from ondol.models.graph import dependencies, load_order, missing
+from ondol.models.graph import load_order
 from ondol.models.loads import Loads
 from ondol.models.measuring import Measuring
+from ondol.models.queue import Displacing
+from ondol.models.refusals import check_expected, impossible, timed_out
 from ondol.models.residents import Residents
-from ondol.models.setbacks import Setbacks, quarantine_error
+from ondol.models.setbacks import Setbacks
 from ondol.models.spec import ModelState
 from ondol.models.status import LoadState
 from ondol.models.waiting import Waiter, Waiters
@@ -55,10 +51,10 @@ class PoolRun:
         self.is_closing = False
         self._registry = registry
         self._residents = Residents(registry, tools.parting, self)
-        self._loads = Loads(registry, tools, self._residents, self)
         self.ready = self._residents.ready
         self._waiters = Waiters(self.give_back)
         self._wants = Wants(registry, self._waiters.count_demand)
+        self._loads = Loads(registry, tools, self._residents, self._wants, self)
         self._setbacks = Setbacks(registry, self._wants, self._waiters, self._dispatch, draw)
         self._measuring = Measuring(registry, self._residents, self._loads, self._dispatch)
         self._dispatcher = Dispatcher(
@@ -93,12 +89,12 @@ class PoolRun:
         asked_at_s = self._registry.clock.monotonic()
         waiter = self._ask(name, is_demand=True, is_lease=True)
         timeout_s = self._registry.options.lease_timeout_s
-        resident = await self._wait(waiter, timeout_s, functools.partial(self._timed_out, name, timeout_s))
+        resident = await self._wait(waiter, timeout_s, functools.partial(timed_out, self._registry, name, timeout_s))
         waited_s = self._registry.clock.monotonic() - asked_at_s
         self._registry.record("models.lease_wait", waited_s, "seconds", model=name)
         return resident
 
-    async def load(self, name: str, *, is_background: bool, displacing: frozenset[str]) -> None:
+    async def load(self, name: str, *, is_background: bool, displacing: Displacing) -> None:
         """Return once the model is ready."""
         self._registry.entry(name)
         if name not in self.ready:
@@ -182,16 +178,16 @@ class PoolRun:
         is_demand: bool,
         is_lease: bool,
         is_anew: bool = False,
-        displacing: frozenset[str] = frozenset(),
+        displacing: Displacing = Displacing(),  # noqa: B008  # immutable
     ) -> Waiter:
         self._check_open()
         entry = self._registry.entry(name)
-        if error := self._impossible(name):
+        if error := impossible(self._registry, name):
             raise error
         options = self._registry.options
         is_coming = entry.state in _COMING or self._wants.covers(name)
         if is_lease and not options.is_lazy_loading_enabled and not is_coming:
-            self._check_expected(entry)
+            check_expected(self._registry, entry)
         waiter = Waiter(name, is_lease=is_lease, is_demand=is_demand)
         is_news = is_anew or name not in self._wants or (is_demand and not self._waiters.has_demand(name))
         is_news = is_news or not self._wants.may_displace(name, displacing)
@@ -206,42 +202,6 @@ class PoolRun:
             self._waiters.remove(waiter)  # nobody awaits it: it must not be handed a lease
             raise
         return waiter
-
-    def _impossible(self, name: str) -> ModelError | None:
-        """Return why a model cannot be had, whoever asks for it; ``None`` when it may be."""
-        if name not in self._registry.entries:
-            return None
-        if error := self._missing_error(name):
-            return error
-        for member in (*dependencies(self._registry.graph, name), name):
-            entry = self._registry.entries[member]
-            if entry.state is ModelState.QUARANTINED:
-                return quarantine_error(entry, name)
-        return None
-
-    def _check_expected(self, entry: Entry) -> None:
-        name = entry.spec.name
-        if name not in self._registry.expected:
-            raise ModelNotLoadedError(
-                f"model {name!r} is not loaded ({entry.state}: {entry.reason}) and loading on first use is switched "
-                f"off (LAZY_LOADING_ENABLED); load it with pool.load({name!r})"
-            )
-
-    def _missing_error(self, name: str) -> ModelLoadError | None:
-        absent = missing(self._registry.graph, name)
-        if not absent:
-            return None
-        return ModelLoadError(
-            f"model {name!r} cannot be loaded: it waits for {', '.join(absent)}, which nobody has registered"
-        )
-
-    def _timed_out(self, name: str, timeout_s: float) -> LeaseTimeoutError:
-        self._registry.totals.lease_timeouts += 1
-        entry = self._registry.entry(name)
-        return LeaseTimeoutError(
-            f"model {name!r} did not become available within {format_seconds(timeout_s)}: "
-            f"it is {entry.state} ({entry.reason})"
-        )
 
     def load_state(self) -> LoadState:
         """Return what it is busy with. Cost: small; the models that requests wait for are copied."""
@@ -267,7 +227,7 @@ class PoolRun:
         if self.is_closing:
             return
         for other in reversed(affected):
-            if error := self._impossible(other):
+            if error := impossible(self._registry, other):
                 self._setbacks.give_up(other, error)
         if name in self.ready:
             self._residents.watch_idle(self.ready[name])
@@ -278,7 +238,7 @@ class PoolRun:
 
     def _renew(self, name: str, reason: str) -> None:
         """Load a ready model anew beside itself, in the background; when it cannot be loaded it serves on as it is."""
-        if self._impossible(name) is not None:
+        if impossible(self._registry, name) is not None:
             return
         self._registry.totals.reloads += 1
         self._wants.ask(name, self._registry.clock.monotonic(), is_anew=True)
@@ -286,11 +246,22 @@ class PoolRun:
 
     def reconsider(self, *limit_bytes: int | None) -> None:
         """Take note of changed options, and of another limit if one is given."""
-        if limit_bytes:
-            (self._registry.ledger.limit_bytes,) = limit_bytes
+        is_limit_changed = bool(limit_bytes) and self._registry.change_limit(*limit_bytes)
         for resident in list(self.ready.values()):
             self._residents.watch_idle(resident)
         self._dispatch()
+        if is_limit_changed:
+            self._registry.announce("limit", "")
+
+    def no_longer_promised(self, name: str) -> None:
+        """Take note that a model may leave sooner than was promised."""
+        if (resident := self.ready.get(name)) is not None:
+            self._residents.watch_idle(resident)
+            self._dispatch()
+
+    def may_leave(self, name: str) -> bool:
+        """Tell whether a model could leave at once."""
+        return self._residents.may_leave(name)
 
     def _dispatch(self) -> None:
         if not self.is_closing and not self.loop.is_closed():
@@ -329,12 +300,12 @@ class PoolRun:
         if self.ready.get(name) is not resident:
             return  # it leaves anyway
         entry = self._registry.entry(name)
-        gone = [other for other in self._residents.crash_out(name) if self._impossible(other) is None]
+        gone = [other for other in self._residents.crash_out(name) if impossible(self._registry, other) is None]
         if self.is_closing:
             self._registry.move(entry, ModelState.DRAINING, "its process ended while the pool stops")
             self._registry.move(entry, ModelState.UNLOADED, "its process ended while the pool stops")
         else:
-            self._setbacks.crashed(entry, error, gone, can_be_loaded=self._impossible(name) is None)
+            self._setbacks.crashed(entry, error, gone, can_be_loaded=impossible(self._registry, name) is None)
         self._residents.announce_leaving()
         self._registry.announce("crashed", name)
         self._dispatch()
@@ -344,7 +315,7 @@ class PoolRun:
         self._wants.no_longer_anew(name)
         now_s = self._registry.clock.monotonic()
         for gone in self._residents.let_go(name, "there is no room for two copies: the old one goes first"):
-            if self._impossible(gone) is None:
+            if impossible(self._registry, gone) is None:
                 self._wants.ask(gone, now_s)
 
     def ended(self) -> None:

@@ -10,7 +10,16 @@ from typing import Any, Literal, get_args
 
 from ondol.errors import ConfigurationError, DependencyCycleError
 
-__all__ = ["MAX_PRIORITY", "MIN_PRIORITY", "Isolation", "ModelSpec", "ModelState", "Residency", "check_priority"]
+__all__ = [
+    "MAX_PRIORITY",
+    "MIN_PRIORITY",
+    "Isolation",
+    "ModelSpec",
+    "ModelState",
+    "Residency",
+    "check_name",
+    "check_priority",
+]
 
 MIN_PRIORITY = 1
 MAX_PRIORITY = 10
@@ -99,7 +108,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Check every field; a list of dependencies becomes a tuple without duplicates."""
-        _check_name(self.name, "name of a model")
+        check_name(self.name, "name of a model")
         check_priority(self.priority, self.name)
         object.__setattr__(self, "depends_on", self._checked_dependencies())
         self._check_callables()
@@ -129,7 +138,7 @@ class ModelSpec:
             raise self._refusal("depends_on", "a list of names", given)
         names: tuple[str, ...] = tuple(dict.fromkeys(given))
         for name in names:
-            _check_name(name, f"dependency of model {self.name!r}")
+            check_name(name, f"dependency of model {self.name!r}")
         if self.name in names:
             message = f"models depend on each other in a circle: {self.name} -> {self.name}"
             raise DependencyCycleError(message)
@@ -163,7 +172,12 @@ def _is_number(value: object, *, least: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= float(value) < math.inf
 
 
-def _check_name(name: object, what: str) -> None:
+def check_name(name: object, what: str) -> None:
+    """Refuse what cannot be the name of a model; ``what`` says what it was given as.
+
+    Raises:
+        ConfigurationError: it is no text, blank, too long or not printable.
+    """
     is_text = isinstance(name, str) and 0 < len(name) <= MAX_NAME_CHARS
     if not is_text or not str(name).isprintable() or str(name) != str(name).strip():
         message = f"{what} must be 1 to {MAX_NAME_CHARS} printable characters without spaces around, not {name!r}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from ondol.models.spec import Isolation, ModelState, Residency
 
-__all__ = ["LoadState", "ModelStatus"]
+__all__ = ["LoadState", "ModelOutline", "ModelStatus"]
 
 
 class ModelStatus(NamedTuple):
@@ -67,6 +67,25 @@ class ModelStatus(NamedTuple):
             "depends_on": list(self.depends_on),
             "waits_on": list(self.waits_on),
         }
+
+
+class ModelOutline(NamedTuple):
+    """The few facts of one model that plans need.
+
+    Attributes:
+        size_bytes: measured, else expected, else 0.
+        is_in_memory: ready, being loaded or leaving.
+        leases: how many hold it now.
+    """
+
+    name: str
+    priority: int
+    depends_on: tuple[str, ...]
+    size_bytes: int
+    is_ready: bool
+    is_in_memory: bool
+    is_pinned: bool
+    leases: int
 
 
 class LoadState(NamedTuple):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ondol.models.graph import Urgency, inherit, load_order
-from ondol.models.queue import Want
+from ondol.models.queue import Displacing, Want
+from ondol.models.spec import MIN_PRIORITY
 from ondol.models.worth import believed_load_s
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ AGEING_S: Final = 60.0
 A step is to be longer than what many models take to load. With ten seconds the age decided nearly everything as soon as
 a few loads waited for each other: it was first come first served, the order that makes requests wait longest.
 """
-_NONE: Final[frozenset[str]] = frozenset()
+_BY_PRIORITY: Final = Displacing()
 
 
 class Wants:
@@ -33,29 +34,28 @@ class Wants:
         self._count_demand = count_demand
         self._asked: dict[str, float] = {}
         self._anew: set[str] = set()
-        self._displacing: dict[str, frozenset[str]] = {}
+        self._displacing: dict[str, Displacing] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._asked
 
-    def ask(self, name: str, now_s: float, *, is_anew: bool = False, displacing: frozenset[str] = _NONE) -> None:
+    def ask(self, name: str, now_s: float, *, is_anew: bool = False, displacing: Displacing = _BY_PRIORITY) -> None:
         """Want a model; the first to ask decides how long it has been waited for.
 
         Args:
             name: of the model.
             now_s: monotonic.
             is_anew: load it although it is ready.
-            displacing: models that it may displace, with all that earlier ones who asked have named.
+            displacing: what it may displace, besides what earlier ones who asked have allowed.
         """
         self._asked.setdefault(name, now_s)
         if is_anew:
             self._anew.add(name)
-        if displacing:
-            self._displacing[name] = self._displacing.get(name, _NONE) | displacing
+        self._displacing[name] = self._displacing.get(name, displacing).joined(displacing)
 
-    def may_displace(self, name: str, displacing: frozenset[str]) -> bool:
-        """Tell whether ``displacing`` has nothing in it that a model was not wanted with already."""
-        return displacing <= self._displacing.get(name, _NONE)
+    def may_displace(self, name: str, displacing: Displacing) -> bool:
+        """Tell whether ``displacing`` allows nothing that a model was not wanted with already."""
+        return self._displacing.get(name, _BY_PRIORITY).covers(displacing)
 
     def covers(self, name: str) -> bool:
         """Tell whether ``name`` is wanted, or needed by something that is."""
@@ -86,10 +86,15 @@ class Wants:
         entries = self._registry.entries
         displacing = self._with_dependencies()
         return [
-            Want(name, *urgency[:2], entries[name].index, urgency.relief_per_s, displacing.get(name, _NONE))
+            Want(name, *urgency[:2], entries[name].index, urgency.relief_per_s, *displacing.get(name, ()))
             for name, urgency in inherit(self._registry.graph, self._urgencies()).items()
             if name in entries and name not in loading and (name not in ready or name in self._anew)
         ]
+
+    def loading(self, name: str) -> Want:
+        """Return the want that a load under way is for; one that may displace nothing when nobody wants it any more."""
+        wants = (want for want in self.to_load((), ()) if want.name == name)
+        return next(wants, Want(name, is_demand=False, priority=MIN_PRIORITY, position=0))
 
     def _urgencies(self) -> dict[str, Urgency]:
         now_s = self._registry.clock.monotonic()
@@ -101,12 +106,17 @@ class Wants:
             urgencies[name] = Urgency(waiting > 0, priority, _relief_per_s(waiting, entry.expected_seconds))
         return urgencies
 
-    def _with_dependencies(self) -> dict[str, frozenset[str]]:
-        """Return what may be displaced for each that is wanted, and for what it depends on."""
-        found: dict[str, frozenset[str]] = {}
+    def _with_dependencies(self) -> dict[str, tuple[frozenset[str], int]]:
+        """Return what may go, and below which priority, for what is wanted in the background, dependencies included."""
+        graph, entries = self._registry.graph, self._registry.entries
+        found: dict[str, tuple[frozenset[str], int]] = {}
         for name, displacing in self._displacing.items():
-            for member in load_order(self._registry.graph, [name]):
-                found[member] = found.get(member, _NONE) | displacing
+            if self._count_demand(name):
+                continue  # it may displace anything
+            below = MIN_PRIORITY if displacing.is_only else entries[name].spec.priority
+            for member in load_order(graph, [name]) if graph.get(name) else (name,):
+                names, known = found.get(member, (displacing.names, below))
+                found[member] = names | displacing.names, max(known, below)
         return found
 
 

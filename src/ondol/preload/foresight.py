@@ -9,10 +9,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ondol.errors import UnknownModelError
+from ondol.models.spec import check_name
 from ondol.preload.foreseen import foreseen, unpromised
 from ondol.preload.knowledge import knowledge_of, take_in
 from ondol.preload.outlook import outlook_of, wanted_within
 from ondol.preload.policy import KeepWarmPolicy
+from ondol.preload.surroundings import PoolSurroundings
 from ondol.units import Percent
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Foresight:
         self.under_way: set[str] = set()
         """Models whose load under way was not asked for by a request."""
         self._loading: set[str] = set()
+        self._surroundings = PoolSurroundings(pool)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_look_due = False
@@ -88,13 +91,19 @@ class Foresight:
         self._policy.know(name, size_bytes=status.size_bytes, load_s=status.load_seconds, priority=status.priority)
 
     def record_usage(self, name: str) -> None:
-        """Count one use of a model, also of one not registered (yet)."""
+        """Count one use of a model, also of one not registered (yet).
+
+        Raises:
+            ConfigurationError: it is not a name that a model can have.
+        """
+        check_name(name, "name of a used model")
         with self.lock:
             now_s = self._clock.monotonic()
             self._policy.used(name, now_s)
             self.on_used(name, now_s)
-            if self._policy.wake_at_s() <= now_s:
-                self.wake()
+            is_due = self._policy.wake_at_s() <= now_s
+        if is_due and self.may_fetch():
+            self.wake()
 
     # The pool's advisor
 
@@ -125,7 +134,10 @@ class Foresight:
         if loop is None or loop.is_closed() or self._is_look_due:
             return
         self._is_look_due = True
-        loop.call_soon_threadsafe(self._look)
+        try:
+            loop.call_soon_threadsafe(self._look)
+        except RuntimeError:  # it was closed in this instant: the next start looks
+            self._is_look_due = False
 
     def _look(self) -> None:
         self._is_look_due = False
@@ -140,7 +152,7 @@ class Foresight:
             if self._loading and not (state.demand_loads or state.background_loads):
                 self._forget_loads(now_s)
             if not (state.is_demand_waiting or state.demand_loads or state.background_loads):
-                proposal = self._policy.propose(now_s, state.free_bytes)
+                proposal = self._policy.propose(now_s, state.free_bytes, self._surroundings)
             else:
                 self._policy.look_at_due(now_s)
             if proposal is not None:
@@ -179,6 +191,10 @@ class Foresight:
                 self._policy.failed(name, self._clock.monotonic())
         self.wake()
 
+    def set_displacing(self, *, may_displace: bool) -> None:
+        """Let what is fetched ahead take the room of others, or only room that is free."""
+        self._surroundings.may_displace = may_displace
+
     def soon(self) -> list[str]:
         """Return the models probably used within ten minutes, those worth most first."""
         now_s = self._clock.monotonic()
@@ -192,6 +208,7 @@ class Foresight:
 
     def promise(self, name: str, until_s: float) -> None:
         """Keep a model until then (monotonic), once it is in memory."""
+        self._pool.promise(name, until_s)
         with self.lock:
             self._policy.promise(name, until_s, self._clock.monotonic())
 
@@ -206,7 +223,9 @@ class Foresight:
         return self._policy.tally
 
     def unpromised(self) -> list[str]:
-        """Return the models in memory but for those that are promised to stay."""
+        """Return the models in memory that may leave: not those promised to stay, none where nobody may."""
+        if not self._surroundings.may_displace:
+            return []
         with self.lock:
             return unpromised(self._policy, self._clock.monotonic())
 
@@ -254,9 +273,11 @@ class Foresight:
         return count
 
     def replay(self, name: str, at_s: float) -> None:
-        """Count a use that happened at an earlier time."""
+        """Count a use that happened at an earlier time; one before a use that is known already teaches nothing."""
         with self.lock:
-            self._policy.used(name, at_s)
+            track = self._policy.tracks.get(name)
+            if track is None or at_s >= track.last_s:
+                self._policy.used(name, at_s)
 
     def usage_rows(self) -> dict[str, dict[str, Any]]:
         """Return count and wall-clock time of the last use, by model."""
@@ -275,6 +296,7 @@ class Foresight:
                 "fetched": tally.fetched,
                 "used": tally.used,
                 "wasted": tally.wasted,
+                "failed": tally.failed,
                 "precision": Percent.of(tally.used, ended) if ended else Percent(100.0),
                 "waiting_saved_s": tally.saved_s,
                 "uses": policy.events,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from ondol.preload.ahead import Schedule
 from ondol.preload.experts import Experts
 from ondol.preload.gaps import GapPrior
-from ondol.preload.proposal import Proposal, Tally, without_needless
+from ondol.preload.proposal import ALONE, Proposal, Surroundings, Tally, without_needless
 from ondol.preload.ranking import Ranking
-from ondol.preload.track import Track
+from ondol.preload.track import UNKNOWN_BYTES, Track
 from ondol.preload.trust import Trust
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ FETCHED_BOOST: Final = 4.0
 """What was fetched ahead is worth so much more until it is used, or its room would be taken just before."""
 _PROMISED: Final = 1e6
 _FETCHED: Final = 1e5
+_MOST_LOOKED_AT: Final = 256
 _MOST_TRIED: Final = 4
 """A wish that finds no room does not hold up smaller ones; more than so many are not tried at once."""
 _FIRST_INTERVAL_S: Final = 1.0
@@ -78,7 +79,7 @@ class KeepWarmPolicy:
         """Take in a model's figures, or others for it; what was learnt of its use stays."""
         track = self._track(name)
         self._strangers.pop(name, None)
-        if track.size_bytes != size_bytes:
+        if track.size_bytes != (size_bytes or UNKNOWN_BYTES):
             self.experts.release(track)
             self._is_share_due = True
         track.describe(size_bytes, load_s, priority)
@@ -94,9 +95,10 @@ class KeepWarmPolicy:
         if track is None:
             if len(self._strangers) >= _MOST_UNREGISTERED:
                 self._forget(next(iter(self._strangers)))
-            self._strangers[name] = None
-            track = self.tracks[name] = Track(name)
+            track = Track(name)
             self.experts.admit(track, self.tracks.values())
+            self._strangers[name] = None
+            self.tracks[name] = track
             self._is_share_due = True
         return track
 
@@ -185,8 +187,13 @@ class KeepWarmPolicy:
     def failed(self, name: str, now_s: float) -> None:
         """Note that a load came to nothing."""
         track = self._track(name)
-        track.is_loading = track.is_fetched = False
+        track.is_loading = False
+        if track.is_fetched:
+            track.is_fetched = False
+            self.tally.failed += 1
+            self.trust.settle(track, is_won=False)  # or the same would be tried again at once
         track.bet = None
+        self._giving_way.clear()
         self._plan_look(track, now_s)
 
     def left(self, name: str, now_s: float) -> None:
@@ -248,9 +255,7 @@ class KeepWarmPolicy:
 
     def _frequency(self, track: Track, now_s: float) -> float:  # noqa: ARG002  # its clock is the count of events
         """Source: hyperbolic caching (Blankstein, Sen, Freedman, USENIX ATC 2017), its age counted in events."""
-        age = self.events - track.last_event
-        worth: float = track.count**FREQUENCY_POWER * track.density / (age + AGE_OFFSET)
-        return worth
+        return float(track.count**FREQUENCY_POWER * track.density / (self.events - track.last_event + AGE_OFFSET))
 
     # Who leaves
 
@@ -273,7 +278,7 @@ class KeepWarmPolicy:
         """Return when something may be worth fetching; infinite when nothing is foreseen."""
         return self._schedule.wake_at_s()
 
-    def propose(self, now_s: float, free_bytes: int | None) -> Proposal | None:
+    def propose(self, now_s: float, free_bytes: int | None, surroundings: Surroundings = ALONE) -> Proposal | None:
         """Return what to fetch ahead now, if anything is worth it; ``begin_ahead`` when it is done.
 
         What is proposed is wished for no more: it is either done, or comes up again with the next look at it.
@@ -281,6 +286,7 @@ class KeepWarmPolicy:
         Args:
             now_s: the time.
             free_bytes: room without anybody leaving; ``None`` when there is no bound.
+            surroundings: what else there is to know of models.
         """
         self.look_at_due(now_s)
         without_room: dict[Track, float] = {}
@@ -291,7 +297,10 @@ class KeepWarmPolicy:
             if not is_wanted or not self.trust.allows(track, worth):
                 self._schedule.drop_wish()
             elif not self._schedule.lower_wish(track, worth):
-                victims = self._victims_for(track, worth, free_bytes, now_s)
+                missing_bytes = 0
+                if free_bytes is not None:
+                    missing_bytes = track.size_bytes + surroundings.extra_bytes(track.name) - free_bytes
+                victims = self._victims_for(track, worth, missing_bytes, now_s, surroundings)
                 if victims is None:
                     without_room[track] = worth
                 else:
@@ -317,27 +326,31 @@ class KeepWarmPolicy:
         rate, probability = track.draw(self.prior).sure_rate(age_s, self.least_s, LEAST_PROBABILITY)
         return rate * track.density, probability
 
-    def _victims_for(self, wished: Track, worth: float, free_bytes: int | None, now_s: float) -> tuple[str, ...] | None:
+    def _victims_for(
+        self, wished: Track, worth: float, missing_bytes: int, now_s: float, surroundings: Surroundings
+    ) -> tuple[str, ...] | None:
         """Return who may leave for a model fetched ahead: each is worth clearly less; ``None`` when too few are."""
-        missing_bytes = 0 if free_bytes is None else wished.size_bytes - free_bytes
         if missing_bytes <= 0:
             return ()
         taken: list[RankEntry] = []
+        going: list[Track] = []
         freed_bytes = 0
         is_enough = False
-        while (entry := self._ranking.take(now_s)) is not None:
+        while len(taken) < _MOST_LOOKED_AT and (entry := self._ranking.take(now_s)) is not None:
             taken.append(entry)
             track = entry[2]
             is_promised = now_s < track.promised_until_s
             boost = FETCHED_BOOST if track.is_fetched else 1.0
             if is_promised or self._hazard(track, now_s) * boost * VICTIM_MARGIN > worth:
                 break
+            if not surroundings.may_leave(track.name, wished.name):
+                continue
+            going.append(track)
             freed_bytes += track.size_bytes
             if freed_bytes >= missing_bytes:
                 is_enough = True
                 break
         self._ranking.put_back(taken)
-        going = [entry[2] for entry in taken]
         return without_needless(going, freed_bytes - missing_bytes) if is_enough else None
 
     # What it thinks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from ondol.clock import Clock, SystemClock
@@ -91,7 +92,8 @@ class Preloader(PreloadControls):
         self._started_in: asyncio.AbstractEventLoop | None = None
         """What is to be stopped; ``_loop`` is given up before that when the pool stops."""
         self._idle_waiters: list[asyncio.Future[None]] = []
-        self._is_review_due = False
+        self._review_lock, self._has_planned_now = threading.Lock(), False
+        self._review_due_in: asyncio.AbstractEventLoop | None = None
         pool.add_listener(self._noticed)
 
     # What is wanted
@@ -131,12 +133,12 @@ class Preloader(PreloadControls):
             message = f"preload task {name!r} has dependencies or figures but no load_function they could belong to"
             raise ConfigurationError(message)
         self._wishes.want([name], priority)
-        self._plan_now()
+        self._plan_now([name])
 
     def want(self, *names: str) -> None:
         """Preload these models, with the priority they are registered with; one that failed or left is tried again."""
         self._wishes.want(names, None)
-        self._plan_now()
+        self._plan_now(names)
 
     def _noticed(self, event: str, name: str) -> None:
         self.foresight.noticed(event, name)
@@ -168,7 +170,7 @@ class Preloader(PreloadControls):
             raise LifecycleError("the preloader runs in another event loop: stop it there first")
         await self._history.start()
         self._loop = self._started_in = loop
-        self._loading, self._idle_waiters, self._is_review_due = {}, [], False
+        self._loading, self._idle_waiters, self._has_planned_now = {}, [], False
         self._wishes.forget_outcomes()
         self._wishes.want_resident(self._pool.names())
         self._soon = frozenset(self.foresight.soon())
@@ -177,14 +179,8 @@ class Preloader(PreloadControls):
         self.hints.start()
         self._pool.configure(max_background_loads=self._max_concurrent)
         self._review()
-        logger.info(
-            "preloading %s: %d models to load ahead of use, %d at once",
-            *(
-                "on" if self._is_enabled else "off",
-                len(self._plan.loads) + len(self._plan.waiting),
-                self._max_concurrent,
-            ),
-        )
+        state, count = "on" if self._is_enabled else "off", len(self._plan.loads) + len(self._plan.waiting)
+        logger.info("preloading %s: %d models to load ahead of use, %d at once", state, count, self._max_concurrent)
 
     async def stop(self) -> None:
         """Load nothing more; loads under way belong to the pool and go on. Safe to call twice."""
@@ -218,8 +214,10 @@ class Preloader(PreloadControls):
         self._wake()
         self.foresight.wake()
 
-    def configure(self, *, max_concurrent: int | None = None, is_enabled: bool | None = None) -> None:
-        """Change what is given.
+    def configure(
+        self, *, max_concurrent: int | None = None, is_enabled: bool | None = None, may_displace: bool | None = None
+    ) -> None:
+        """Change what is given; ``may_displace``: whether others may leave for what is foreseen or hinted at.
 
         Raises:
             ConfigurationError: ``max_concurrent`` is less than 1; nothing was changed.
@@ -230,7 +228,10 @@ class Preloader(PreloadControls):
                 self._pool.configure(max_background_loads=max_concurrent)
         if is_enabled is not None:
             self._is_enabled = is_enabled
+        if may_displace is not None:
+            self.foresight.set_displacing(may_displace=may_displace)
         self._wake()
+        self.foresight.wake()
 
     async def wait_idle(self) -> None:
         """Return when every wanted model has ended as ready, failed or blocked, or nothing is to be preloaded at all.
@@ -251,33 +252,32 @@ class Preloader(PreloadControls):
     # What happens next
 
     def _wake(self) -> None:
-        """Review the plan soon, in the loop's thread."""
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            return
-        try:
-            is_here = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            is_here = False
-        if not is_here:
-            loop.call_soon_threadsafe(self._review)
-        elif not self._is_review_due:
-            self._is_review_due = True
-            loop.call_soon(self._review)
+        """Review the plan soon, in the loop's thread, once for all that happens until then."""
+        with self._review_lock:
+            loop = self._loop
+            if loop is None or loop.is_closed() or self._review_due_in is loop:
+                return
+            self._review_due_in = loop
+        loop.call_soon_threadsafe(self._review_due)
 
-    def _plan_now(self) -> None:
-        """Review the plan at once where possible: a lease that follows directly must find its model expected."""
+    def _plan_now(self, names: Collection[str]) -> None:
+        """Review the plan at once where possible: a lease that follows directly must find ``names`` expected."""
         try:
             is_here = self._loop is not None and asyncio.get_running_loop() is self._loop
         except RuntimeError:
             is_here = False
-        if is_here:
+        if is_here and not self._has_planned_now:
+            self._has_planned_now = True
             self._review()
-        else:
-            self._wake()
+        elif is_here and self._is_enabled:
+            self._wishes.expect(names)  # fit or not: one review a turn is enough, the next one tells
+        self._wake()
+
+    def _review_due(self) -> None:
+        self._review_due_in, self._has_planned_now = None, False  # first: what is wanted from here on is news again
+        self._review()
 
     def _review(self) -> None:
-        self._is_review_due = False
         if self._loop is None:
             return
         plan = self._make_plan()
@@ -286,7 +286,7 @@ class Preloader(PreloadControls):
         self._plan = plan
         may_load = self._is_enabled and not self.is_paused
         hinted = self.hints.due(self._loading) if may_load else ()
-        self._pool.set_expected({*plan.loads, *plan.waiting, *self._loading, *hinted})
+        self._wishes.set_expected({*plan.loads, *plan.waiting, *self._loading, *hinted})
         free_slots = max(0, self._max_concurrent - len(self._loading)) if may_load else 0
         begun = hinted[:free_slots]
         for name in begun:
@@ -325,26 +325,24 @@ class Preloader(PreloadControls):
         self._record_fetches(proposal.name)
 
     async def _fetch_ahead(self, proposal: Proposal) -> None:
-        name, error = proposal.name, None
+        name = proposal.name
+        error: OndolError | None = None
         try:
-            await self._pool.load(name, is_background=True, displacing=proposal.victims)
-        except LifecycleError:
+            await self._pool.load(name, is_background=True, displacing=proposal.victims, is_only_displacing=True)
+        except LifecycleError as exc:
+            error = exc
             self._pool_stopped()
         except OndolError as exc:
             error = exc
-            level = (
-                logging.INFO if isinstance(exc, ModelBudgetError) else logging.WARNING
-            )  # its room is taken: no fault
-            logger.log(
-                level, "fetching model %s ahead came to nothing: %s", name, exc, extra={"fields": {"model": name}}
-            )
+            level = logging.INFO if isinstance(exc, ModelBudgetError) else logging.WARNING  # room was taken: no fault
+            logger.log(level, "fetching model %s ahead came to nothing: %s", name, exc)
         finally:
             self._loading.pop(name, None)
             self.foresight.fetched(name, has_failed=error is not None)
             self._wake()
         if error is None:
             self._succeeded += 1
-        elif not isinstance(error, ModelBudgetError):
+        elif not isinstance(error, ModelBudgetError | LifecycleError):
             self._failed += 1
 
     async def _preload(self, name: str, displacing: Collection[str] = ()) -> None:
@@ -363,6 +361,7 @@ class Preloader(PreloadControls):
         finally:
             self._loading.pop(name, None)
             self._wake()
+            self.foresight.wake()
 
     def _pool_stopped(self) -> None:
         """Do nothing more until the next start: without the pool there is nothing to do."""

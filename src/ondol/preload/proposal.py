@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from ondol.preload.track import Track
 
-__all__ = ["Proposal", "Tally", "without_needless"]
+__all__ = ["ALONE", "Proposal", "Surroundings", "Tally", "without_needless"]
 
 
 class Proposal(NamedTuple):
@@ -19,20 +19,36 @@ class Proposal(NamedTuple):
     """Of its use by the time at which it would leave again."""
 
 
+class Surroundings:
+    """What the policy does not know of models by itself; this one says that there is nothing else to know."""
+
+    def may_leave(self, name: str, wished: str) -> bool:  # noqa: ARG002  # for those that know more
+        """Tell whether a model in memory may leave for ``wished``: nobody holds it, nor is anything built on it."""
+        return True
+
+    def extra_bytes(self, wished: str) -> int:  # noqa: ARG002  # for those that know more
+        """Return the bytes of what has to be loaded along with a model."""
+        return 0
+
+
+ALONE: Final = Surroundings()
+
+
 class Tally:
     """What came of fetching ahead.
 
     Attributes:
         fetched: loads ahead of use that were proposed and begun.
         used: of them, those used before they left; ``wasted``: those that left unused.
+        failed: of them, those whose load came to nothing: their room was taken, or the load failed.
         saved_s: seconds of loading that requests did not wait for because of it.
     """
 
-    __slots__ = ("fetched", "saved_s", "used", "wasted")
+    __slots__ = ("failed", "fetched", "saved_s", "used", "wasted")
 
     def __init__(self) -> None:
         """Begin at nothing."""
-        self.fetched = self.used = self.wasted = 0
+        self.fetched = self.used = self.wasted = self.failed = 0
         self.saved_s = 0.0
 
 
