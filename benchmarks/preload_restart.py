@@ -20,7 +20,7 @@ from preload_replay_ondol import Ondol
 from preload_replay_pool import Pool, Requests
 
 from ondol.preload.knowledge import knowledge_of, take_in
-from ondol.preload.plan import Prospect, Wish, plan_loads
+from ondol.preload.plan import Prospect, Room, Wish, plan_loads
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ class Restarted(Ondol):
         known = {model.name: Prospect((), size_bytes=model.size_bytes) for model in self.models}
         worths = {name: self.policy.worth_of(name, self.now_s) for name in known}
         wishes = [Wish(name, 5, worth, place) for place, (name, worth) in enumerate(worths.items()) if worth > 0.0]
-        plan = plan_loads(wishes, known, failed=(), loading=(), room_bytes=self.budget_bytes)
+        plan = plan_loads(wishes, known, failed=(), loading=(), room=Room(self.budget_bytes, {}))
         return [self.places[name] for name in plan.loads]
 
 

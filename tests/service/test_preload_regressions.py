@@ -170,13 +170,13 @@ def test_a_fetch_during_which_the_pool_stops_was_neither_a_success_nor_a_win() -
         trusting(preloader)
         await pool.start()
         await preloader.start()
-        while not preloader.foresight.tally.fetched:
+        fetches = fetches_of(preloader)
+        while not fetches:
             await use(pool, "timer")
             await pool.unload("timer")
             for _ in range(295):
-                await asyncio.sleep(1.0)
-                if preloader.foresight.tally.fetched:
-                    break
+                if not fetches:
+                    await asyncio.sleep(1.0)
         await pool.stop()
         await asyncio.sleep(1.0)
         assert preloader.get_stats()["succeeded"] == 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -11,6 +11,9 @@ from ondol.models import ModelPool, ModelState, RetryPolicy
 from ondol.preload import Preloader
 from ondol.testing import VirtualClock, run_virtual
 from tests.service.models_fakes import Fleet, check_ended, loader_of, use
+
+if TYPE_CHECKING:
+    from ondol.preload.plan import Plan
 
 
 class Setup:
@@ -389,7 +392,12 @@ def test_registering_many_while_it_runs_reviews_once_per_turn_of_the_loop(
         setup.pool.configure(is_lazy_loading_enabled=False)
         reviews: list[None] = []
         make_plan = setup.preloader._make_plan
-        monkeypatch.setattr(setup.preloader, "_make_plan", lambda: (reviews.append(None), make_plan())[1])
+
+        def counted() -> Plan:
+            reviews.append(None)
+            return make_plan()
+
+        monkeypatch.setattr(setup.preloader, "_make_plan", counted)
 
         def register_all() -> None:
             for index in range(200):

@@ -38,6 +38,8 @@ class PoolControls:
         """Look at ``registry``; nothing runs yet."""
         self._registry = registry
         self._run: PoolRun | None = None
+        self._outlines: dict[str, tuple[tuple[object, ...], ModelOutline]] = {}
+        """Of models that are not in memory, with what they were made of: those are many, and seldom change."""
 
     @property
     def memory_limit_bytes(self) -> int | None:
@@ -103,17 +105,24 @@ class PoolControls:
         chosen = self._registry.snapshot() if names is None else [entries[name] for name in names if name in entries]
         found: dict[str, ModelOutline] = {}
         for entry in chosen:
-            spec, state, resident, size_bytes = entry.spec, entry.state, entry.resident, entry.measured_bytes
-            found[spec.name] = ModelOutline(
+            facts = entry.spec, entry.state, entry.resident, entry.measured_bytes, entry.pinned_by_hand
+            spec, state, resident, size_bytes, _ = facts
+            kept = self._outlines.get(spec.name)
+            if kept is not None and resident is None and kept[0] == facts:
+                found[spec.name] = kept[1]
+                continue
+            found[spec.name] = outline = ModelOutline(
                 spec.name,
                 spec.priority,
                 spec.depends_on,
-                size_bytes if size_bytes is not None else spec.size_bytes or 0,  # ``expected_bytes``, but faster
+                size_bytes if size_bytes is not None else spec.size_bytes or 0,
                 state is _READY,
                 state is _READY or state is _LOADING or state is _WARMING or state is _DRAINING,
                 entry.is_pinned,
                 0 if resident is None else resident.leases,
             )
+            if resident is None:
+                self._outlines[spec.name] = facts, outline
         return found
 
     def configure(

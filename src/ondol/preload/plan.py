@@ -130,6 +130,7 @@ def find_hopeless(
     are worth. Those that are blocked are not among them.
     """
     hopeless: dict[str, Shortage] = {}
+    alike: dict[tuple[int, int, int], Shortage] = {}
     free_bytes, leaving = room.free_bytes, room.leaving
     for name, priority in wishes:
         prospect = known.get(name)
@@ -146,7 +147,8 @@ def find_hopeless(
             if leaving_bytes is None:
                 leaving_bytes = room.leaving_bytes(priority)
             if needed_bytes > free_bytes + leaving_bytes:
-                hopeless[name] = Shortage(needed_bytes, free_bytes, leaving_bytes)
+                figures = needed_bytes, free_bytes, leaving_bytes
+                hopeless[name] = alike.get(figures) or alike.setdefault(figures, Shortage(*figures))
     return hopeless
 
 
