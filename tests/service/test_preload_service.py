@@ -439,3 +439,33 @@ def test_what_is_wanted_later_in_a_turn_is_expected_at_once_with_what_it_depends
             assert sorted(setup.fleet.loads()) == ["app", "base", "first"]
 
     run_virtual(scenario)
+
+
+def test_an_outline_says_of_each_model_what_its_status_says() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        setup = Setup(clock)
+        for name in ("kept", "replaced", "gone"):
+            setup.pool.register(setup.fleet.spec(name, size_bytes=10))
+
+        def check() -> None:
+            for status in setup.pool.statuses():
+                outline = setup.pool.outline()[status.name]
+                assert outline == setup.pool.outline([status.name, "unknown"])[status.name]
+                assert (outline.priority, outline.depends_on) == (status.priority, status.depends_on)
+                assert (outline.size_bytes, outline.is_pinned) == (status.size_bytes or 0, status.is_pinned)
+                assert (outline.is_ready, outline.leases) == (status.state is ModelState.READY, status.leases)
+
+        check()
+        setup.pool.pin("kept")
+        setup.pool.register(setup.fleet.spec("replaced", priority=9, size_bytes=20), replace=True)
+        check()
+        async with setup:
+            async with setup.pool.lease("gone"):
+                check()
+                assert setup.pool.outline()["gone"].is_in_memory
+            check()
+            await setup.pool.unload("gone")
+            check()
+            assert not setup.pool.outline()["gone"].is_in_memory
+
+    run_virtual(scenario)

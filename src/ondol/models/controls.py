@@ -108,7 +108,7 @@ class PoolControls:
             facts = entry.spec, entry.state, entry.resident, entry.measured_bytes, entry.pinned_by_hand
             spec, state, resident, size_bytes, _ = facts
             kept = self._outlines.get(spec.name)
-            if kept is not None and resident is None and kept[0] == facts:
+            if kept is not None and resident is None and kept[0][0] is spec and kept[0] == facts:
                 found[spec.name] = kept[1]
                 continue
             found[spec.name] = outline = ModelOutline(

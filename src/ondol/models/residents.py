@@ -31,7 +31,6 @@ __all__ = ["Residents"]
 
 logger = logging.getLogger("ondol.models")
 
-_LONGEST_WATCH_S: Final = 86400.0  # a promise may be for ever, a timer may not
 _WANTED: Final = frozenset({ModelState.QUEUED, ModelState.BACKOFF})
 
 
@@ -277,7 +276,7 @@ class Residents:
             return
         wait_s = max(0.001, ttl_s - idle_s, entry.promised_until_s - now_s)
         loop = asyncio.get_running_loop()
-        resident.idle_timer = loop.call_later(min(wait_s, _LONGEST_WATCH_S), self.watch_idle, resident)
+        resident.idle_timer = loop.call_later(wait_s, self.watch_idle, resident)
 
     def _is_wanted(self, entry: Entry) -> bool:
         """Tell whether it serves while another copy loads, or whether what depends on it is about to load."""
