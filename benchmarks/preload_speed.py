@@ -1,4 +1,4 @@
-"""What a decision costs: the CPU time of the keep-warm policy for each request, with 10,000 models."""
+"""What a decision costs: the time that the keep-warm policy takes for each request, with 10,000 models."""
 
 from __future__ import annotations
 

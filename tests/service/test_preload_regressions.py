@@ -249,3 +249,34 @@ def test_what_is_no_name_is_refused_and_leaves_nothing_behind(name: Any) -> None
         with pytest.raises(ConfigurationError, match="name of a used model"):
             preloader.record_usage(name)
     assert preloader.get_stats()["usage"] == {}
+
+
+def test_a_name_that_nobody_registered_is_never_fetched() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        pool = ModelPool(clock=clock, memory_limit_bytes=1000 * MB)
+        preloader = Preloader(pool, clock=clock)
+        trusting(preloader)
+        fetches = fetches_of(preloader)
+        async with pool:
+            await preloader.start()
+            for _ in range(20):
+                preloader.record_usage("nowhere")
+                await asyncio.sleep(PERIOD_S)
+            assert fetches == []
+            await preloader.stop()
+
+    run_virtual(scenario)
+
+
+def test_models_registered_before_the_preloader_was_made_are_known_with_their_figures() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        pool = ModelPool(clock=clock)
+        pool.register(spec("early", seconds=7.0))
+        preloader = Preloader(pool, clock=clock)
+        async with pool:
+            await preloader.start()
+            found = preloader.why("early")
+            assert (found["load_s"], found["size_bytes"]) == (7.0, 100 * MB)
+            await preloader.stop()
+
+    run_virtual(scenario)

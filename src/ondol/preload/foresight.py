@@ -117,6 +117,8 @@ class Foresight:
 
     def start(self) -> None:
         """Begin to look ahead in the running loop."""
+        for name in self._pool.names():  # also those registered before there was a preloader, and by what was learnt
+            self._describe(name)
         self._loop = asyncio.get_running_loop()
         self._timer, self._is_look_due = None, False
         self.wake()

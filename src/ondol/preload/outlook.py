@@ -96,9 +96,10 @@ def _use_in_words(found: Mapping[str, Any]) -> str:
     when = "is not expected again" if half is None else f"is expected within {format_seconds(half)}"
     if half is not None and most is not None:
         when += f" (nine times of ten within {format_seconds(most)})"
+    times = "once" if found["uses"] == 1 else f"{found['uses']} times"
     return (
-        f"It was used {found['uses']} times, last {format_seconds(found['last_use_s'])} ago, and {when}; within ten "
-        f"minutes with a probability of {found['probability_10_min']:.0%}."
+        f"It was used {times}, last {format_seconds(found['last_use_s'])} ago, and {when}; within ten minutes with a "
+        f"probability of {found['probability_10_min']:.0%}."
     )
 
 

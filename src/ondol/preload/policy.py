@@ -320,7 +320,7 @@ class KeepWarmPolicy:
 
     def worth_ahead(self, track: Track, now_s: float) -> tuple[float, float]:
         """Return what fetching a model is worth in the unit of the hazard, and the probability of its use."""
-        if track.count < LEAST_GAPS or track.is_forbidden:
+        if track.count < LEAST_GAPS or track.is_forbidden or track.name in self._strangers:
             return 0.0, 0.0
         age_s = now_s - track.last_s + track.load_s
         rate, probability = track.draw(self.prior).sure_rate(age_s, self.least_s, LEAST_PROBABILITY)

@@ -173,9 +173,9 @@ class Preloader(PreloadControls):
         self._loading, self._idle_waiters, self._has_planned_now = {}, [], False
         self._wishes.forget_outcomes()
         self._wishes.want_resident(self._pool.names())
+        self.foresight.start()
         self._soon = frozenset(self.foresight.soon())
         self._wishes.want([name for name in self._pool.names() if name in self._soon], None)
-        self.foresight.start()
         self.hints.start()
         self._pool.configure(max_background_loads=self._max_concurrent)
         self._review()
