@@ -230,14 +230,12 @@ class KeepWarmPolicy:
         """Return what a byte of the model is worth keeping, in the unit of the expert that decides."""
         if now_s < track.promised_until_s:
             return _PROMISED
-        if self._is_hazard_chosen:  # written out: this is asked several times for each event
-            curve = track.curve
-            if curve is None or track.fresh_uses >= track.stale_uses:
-                curve = track.draw(self.prior)
-            worth = curve.rate(now_s - track.last_s, self.least_s) * track.density
-        else:
-            worth = self._frequency(track, now_s)
+        worth = self._opinion(track, now_s)
         return self._fetched_worth(track, worth, now_s) if track.is_fetched else worth
+
+    def _opinion(self, track: Track, now_s: float) -> float:
+        """Return what the expert that decides thinks a byte of a model is worth."""
+        return self._hazard(track, now_s) if self._is_hazard_chosen else self._frequency(track, now_s)
 
     def _fetched_worth(self, track: Track, worth: float, now_s: float) -> float:
         """Return what a model is worth that was fetched ahead: more, as long as what it was fetched for is foreseen."""
@@ -248,10 +246,7 @@ class KeepWarmPolicy:
 
     def _hazard(self, track: Track, now_s: float) -> float:
         """Return the waiting that a byte-second of keeping it saves: the rate of its next use x density."""
-        curve = track.curve
-        if curve is None or track.fresh_uses >= track.stale_uses:
-            curve = track.draw(self.prior)
-        return curve.rate(now_s - track.last_s, self.least_s) * track.density
+        return track.draw(self.prior).rate(now_s - track.last_s, self.least_s) * track.density
 
     def _frequency(self, track: Track, now_s: float) -> float:  # noqa: ARG002  # its clock is the count of events
         """Source: hyperbolic caching (Blankstein, Sen, Freedman, USENIX ATC 2017), its age counted in events."""
@@ -297,10 +292,7 @@ class KeepWarmPolicy:
             if not is_wanted or not self.trust.allows(track, worth):
                 self._schedule.drop_wish()
             elif not self._schedule.lower_wish(track, worth):
-                missing_bytes = 0
-                if free_bytes is not None:
-                    missing_bytes = track.size_bytes + surroundings.extra_bytes(track.name) - free_bytes
-                victims = self._victims_for(track, worth, missing_bytes, now_s, surroundings)
+                victims = self._victims_for(track, worth, free_bytes, now_s, surroundings)
                 if victims is None:
                     without_room[track] = worth
                 else:
@@ -327,9 +319,13 @@ class KeepWarmPolicy:
         return rate * track.density, probability
 
     def _victims_for(
-        self, wished: Track, worth: float, missing_bytes: int, now_s: float, surroundings: Surroundings
+        self, wished: Track, worth: float, free_bytes: int | None, now_s: float, surroundings: Surroundings
     ) -> tuple[str, ...] | None:
         """Return who may leave for a model fetched ahead: each is worth clearly less; ``None`` when too few are."""
+        if free_bytes is None:
+            return ()
+        needs = surroundings.needs(wished.name)
+        missing_bytes = wished.size_bytes + needs.absent_bytes - free_bytes
         if missing_bytes <= 0:
             return ()
         taken: list[RankEntry] = []
@@ -343,7 +339,7 @@ class KeepWarmPolicy:
             boost = FETCHED_BOOST if track.is_fetched else 1.0
             if is_promised or self._hazard(track, now_s) * boost * VICTIM_MARGIN > worth:
                 break
-            if not surroundings.may_leave(track.name, wished.name):
+            if track.name in needs.names or not surroundings.may_leave(track.name):
                 continue
             going.append(track)
             freed_bytes += track.size_bytes
@@ -360,7 +356,7 @@ class KeepWarmPolicy:
         track = self.tracks.get(name)
         if track is None or not track.count:
             return 0.0
-        return self._hazard(track, now_s) if self._is_hazard_chosen else self._frequency(track, now_s)
+        return self._opinion(track, now_s)
 
     # Looking at models when their time comes
 

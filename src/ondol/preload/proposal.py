@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from ondol.preload.track import Track
 
-__all__ = ["ALONE", "Proposal", "Surroundings", "Tally", "without_needless"]
+__all__ = ["ALONE", "Needs", "Proposal", "Surroundings", "Tally", "without_needless"]
 
 
 class Proposal(NamedTuple):
@@ -19,16 +19,23 @@ class Proposal(NamedTuple):
     """Of its use by the time at which it would leave again."""
 
 
+class Needs(NamedTuple):
+    """What a model depends on, directly or not, and the bytes of what is missing of that."""
+
+    names: frozenset[str] = frozenset()
+    absent_bytes: int = 0
+
+
 class Surroundings:
     """What the policy does not know of models by itself; this one says that there is nothing else to know."""
 
-    def may_leave(self, name: str, wished: str) -> bool:  # noqa: ARG002  # for those that know more
-        """Tell whether a model in memory may leave for ``wished``: nobody holds it, nor is anything built on it."""
+    def may_leave(self, name: str) -> bool:  # noqa: ARG002  # for those that know more
+        """Tell whether a model in memory may leave: nobody holds it, nor is anything built on it."""
         return True
 
-    def extra_bytes(self, wished: str) -> int:  # noqa: ARG002  # for those that know more
-        """Return the bytes of what has to be loaded along with a model."""
-        return 0
+    def needs(self, wished: str) -> Needs:  # noqa: ARG002  # for those that know more
+        """Return what has to be in memory for a model."""
+        return Needs()
 
 
 ALONE: Final = Surroundings()

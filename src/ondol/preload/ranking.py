@@ -37,13 +37,16 @@ class Ranking:
 
     def place(self, track: Track, now_s: float) -> None:
         """Look at a model anew; it comes in if it is new."""
-        track.key = self._worth(track, now_s)
-        self._number += 1
-        track.entry = entry = (track.key, self._number, track)
-        heappush(self._heap, entry)
+        heappush(self._heap, self._entry(track, self._worth(track, now_s)))
         if not track.is_on_round:
             track.is_on_round = True
             self._round.append(track)
+
+    def _entry(self, track: Track, worth: float) -> RankEntry:
+        """Give a model a new place; the old one does not count any more."""
+        self._number += 1
+        track.entry = entry = (worth, self._number, track)
+        return entry
 
     def remove(self, track: Track) -> None:
         """Forget a model that has left."""
@@ -83,10 +86,7 @@ class Ranking:
             if following is None or worth <= following[0] * _ABOUT_EQUAL:
                 self._taken += 1
                 return heappop(heap)
-            track.key = worth
-            self._number += 1
-            track.entry = entry = (worth, self._number, track)
-            heapreplace(heap, entry)
+            heapreplace(heap, self._entry(track, worth))
         return None
 
     def put_back(self, entries: Iterable[RankEntry]) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ondol.errors import UnknownModelError
-from ondol.models import ModelState
-from ondol.preload.proposal import Surroundings
+from ondol.preload.proposal import Needs, Surroundings
 
 if TYPE_CHECKING:
     from ondol.models import ModelPool
+    from ondol.models.status import ModelOutline
 
 __all__ = ["PoolSurroundings"]
 
@@ -26,28 +25,18 @@ class PoolSurroundings(Surroundings):
         self._pool = pool
         self.may_displace = True
 
-    def may_leave(self, name: str, wished: str) -> bool:
-        """Tell whether a model may leave for ``wished``: not what that depends on, nor what is held in any way."""
-        return self.may_displace and self._pool.may_leave(name) and name not in self._needed(wished)
+    def may_leave(self, name: str) -> bool:
+        """Tell whether a model may leave at once."""
+        return self.may_displace and self._pool.may_leave(name)
 
-    def extra_bytes(self, wished: str) -> int:
-        """Return the bytes of the models that ``wished`` depends on and that are not in memory."""
-        return sum(size_bytes for size_bytes, is_ready in self._needed(wished).values() if not is_ready)
-
-    def _needed(self, wished: str) -> dict[str, tuple[int, bool]]:
-        """Return all that a model depends on: its bytes, and whether it is in memory."""
-        found: dict[str, tuple[int, bool]] = {}
+    def needs(self, wished: str) -> Needs:
+        """Return what a model depends on: the registered ones, and their bytes as far as they are not in memory."""
+        found: dict[str, ModelOutline] = {}
         waiting = [wished]
         while waiting:
-            name = waiting.pop()
-            try:
-                status = self._pool.status(name)
-            except UnknownModelError:
-                continue
-            for other in status.depends_on:
-                if other not in found:
-                    found[other] = (0, False)
-                    waiting.append(other)
-            if name in found:
-                found[name] = (status.size_bytes or 0, status.state is ModelState.READY)
-        return found
+            known = self._pool.outline(waiting)
+            found |= known
+            waiting = [other for one in known.values() for other in one.depends_on if other not in found]
+        found.pop(wished, None)
+        absent_bytes = sum(one.size_bytes for one in found.values() if not one.is_ready)
+        return Needs(frozenset(found), absent_bytes)

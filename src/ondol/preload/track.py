@@ -34,7 +34,7 @@ class Track:
         count: its uses; ``last_s`` when the last was, ``last_event`` which of all uses that was.
         curve: what its gaps say, as of the last look (``draw`` renews it); ``None`` before the first.
         fresh_uses: uses since then; with ``stale_uses`` of them it is out of date.
-        key: what keeping it was found to be worth; ``entry`` is its place among those in memory.
+        entry: its place among those in memory, by what keeping it was found to be worth.
         due_s: when it is looked at next; infinite: not before something happens to it.
         bet: how sure its next use was when the policy would have fetched it ahead; ``None``: it would not have.
         bets, wins: how many such bets were made and won, of late.
@@ -58,7 +58,6 @@ class Track:
         "is_on_round",
         "is_resident",
         "is_sampled",
-        "key",
         "last_event",
         "last_s",
         "load_s",
@@ -78,7 +77,6 @@ class Track:
         self.last_s = -math.inf
         self.stale_uses = 1.0
         self.curve: Curve | None = None
-        self.key = 0.0
         self.entry: RankEntry | None = None
         self.is_resident = self.is_loading = self.is_on_round = self.is_sampled = False
         self.is_fetched = self.is_forbidden = False
