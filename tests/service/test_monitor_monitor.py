@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import threading
@@ -11,14 +12,16 @@ import pytest
 
 from ondol.errors import MonitorError
 from ondol.monitor import AlertEvent, AlertRule, PerformanceMonitor
-from ondol.monitor import monitor as monitor_module
 from ondol.monitor.host import HostSample, HostSampler
+from ondol.monitor.query import Query
+from ondol.monitor.timing import MAX_PENDING
 from ondol.testing import FakeClock, VirtualClock, run_virtual
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ondol.monitor.series import MetricSnapshot, Reading
+    from ondol.monitor.query import Reading
+    from ondol.monitor.snapshots import MetricSnapshot
 
 
 class FakeHost(HostSampler):
@@ -87,7 +90,10 @@ def test_the_buffer_and_the_series_are_bounded() -> None:
     monitor = PerformanceMonitor(clock=FakeClock())
     for number in range(20_000):
         monitor.add_metric("a", 1.0, "", user=str(number))
-        assert len(monitor._pending) <= monitor_module._MAX_PENDING
+        assert len(monitor._book.metrics["a"].series) <= 100
+    overflow = monitor._book.metrics["a"].overflow
+    assert overflow is not None
+    assert len(overflow.pending) <= MAX_PENDING
     stats = monitor.get_stats()
     assert stats["metrics"]["a"]["count"] == 20_000
     assert stats["series"] == 100
@@ -333,13 +339,13 @@ def test_a_tick_and_an_exporter_never_wait_for_each_other() -> None:
         is_at_the_rules.set()
         return snapshots()
 
-    def read(name: str) -> Reading | None:
+    def read(query: Query) -> Reading | None:
         # The rules' lock is held here. A collection that comes now waits for it, and must not keep the metrics locked.
         collector.start()
         assert is_at_the_rules.wait(5)
         assert monitor._lock.acquire(timeout=5), "the collection holds the lock of the metrics and waits for ours"
         monitor._lock.release()
-        return monitor._read(name)
+        return monitor.read(query)
 
     monitor._alerts.snapshots = observed  # type: ignore[method-assign]
     collector = threading.Thread(target=monitor.collect, daemon=True)
@@ -362,12 +368,87 @@ def test_an_interval_that_is_no_time_is_refused() -> None:
         PerformanceMonitor(sample_interval_s=0.0)
 
 
-def test_recording_is_cheap() -> None:
+def test_bound_recorders_are_the_cheapest_and_lose_nothing() -> None:
+    clock = FakeClock()
+    monitor = PerformanceMonitor(clock=clock)
+    observe = monitor.bind("api.response_time", "seconds", route="/v1")
+    assert monitor.bind("api.response_time", "s", route="/v1") == observe
+    for number in range(5000):
+        observe(number / 1000)
+    monitor.add_metric("api.response_time", 9.0, "seconds", route="/v1")
+    found = monitor.get_stats()["metrics"]["api.response_time"]
+    assert (found["count"], found["last"], found["max"]) == (5001, 9.0, 9.0)
+    assert found["p50"] == pytest.approx(2.5, rel=0.01)
+
+
+def test_what_a_bound_recorder_is_given_wrongly_is_said_once_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    observe = monitor.bind("a")
+    odd: list[Any] = [1.0, "5", float("nan"), None, 2.0]
+    for _ in range(2):
+        for value in odd:
+            observe(value)
+        assert monitor.get_stats()["metrics"]["a"]["last"] == 2.0
+    assert monitor.get_stats()["metrics"]["a"]["sum"] == 6.0
+    assert monitor.get_stats()["errors"] == 6
+    assert len([record for record in caplog.records if "no finite numbers" in record.message]) == 1
+
+
+def test_bound_recorders_are_bounded_where_nothing_runs() -> None:
     monitor = PerformanceMonitor()
-    best_s = float("inf")
-    for _ in range(5):
-        start_s = time.process_time()
-        for _ in range(5000):
-            monitor.add_metric("api.response_time", 0.5, "seconds")
-        best_s = min(best_s, (time.process_time() - start_s) / 5000)
-    assert best_s < 20e-6  # about 0.6 µs, folding included; the bound leaves room for slow machines
+    observe = monitor.bind("a")
+    pending = monitor.series("a").pending
+    sent = 0
+    deadline_s = time.monotonic() + 60
+    # The relief comes from a thread, some time soon: values are sent until it has come twice.
+    for _ in range(2):
+        while len(pending) < 2000:
+            observe(1.0)
+            sent += 1
+        while len(pending) > 1024:
+            assert time.monotonic() < deadline_s, "nobody counted what a bound recorder sent"
+            threading.Event().wait(0.01)
+    assert monitor.get_stats()["metrics"]["a"]["count"] == sent
+
+
+def test_the_thread_of_bound_recorders_ends_with_their_monitor() -> None:
+    monitor = PerformanceMonitor()
+    monitor.bind("a")
+    thread = monitor._relief._thread
+    assert thread is not None
+    monitor.bind("b")
+    assert monitor._relief._thread is thread
+    assert thread.daemon
+    del monitor
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_values_are_counted_in_the_slot_in_which_they_came() -> None:
+    clock = FakeClock()
+    monitor = PerformanceMonitor(clock=clock, rules=())
+    for _ in range(10):
+        monitor.add_metric("a", 1.0)
+        clock.advance(7.0)
+    clock.advance(1000.0)
+    windows = monitor.get_stats()["metrics"]["a"]["windows"]  # nothing was counted meanwhile
+    assert (windows["5m"]["count"], windows["1h"]["count"]) == (0, 10)
+
+
+def test_reading_answers_a_query() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    for value in range(1, 101):
+        monitor.add_metric("a", float(value), model="x")
+    reading = monitor.read(Query("a", "p90"))
+    assert reading is not None
+    assert reading.value == pytest.approx(90.0, rel=0.01)
+    assert monitor.read(Query("a", "p90", 60.0, (("model", "y"),))) is None
+
+
+def test_an_exemplar_of_what_is_not_there_is_no_error() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    monitor.add_exemplar("a", 1.0, {"request_id": "r"})
+    assert monitor.collect()[: -len(monitor.alert_rules())] == []
+    with pytest.raises(MonitorError, match="not valid"):
+        monitor.add_exemplar("not a name", 1.0, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ondol.monitor.alerts import AlertEvent, AlertRule
 from ondol.monitor.default_rules import DEFAULT_RULES
 from ondol.monitor.monitor import PerformanceMonitor, make_monitor_performance
-from ondol.monitor.series import MetricSnapshot
+from ondol.monitor.snapshots import MetricSnapshot
 
 __all__ = [
     "DEFAULT_RULES",

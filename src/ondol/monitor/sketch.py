@@ -1,43 +1,49 @@
-"""decision: a quantile sketch: log-spaced buckets, each quantile within 1 % of a value that was added.
+"""decision: a quantile sketch: counts in narrow buckets, each quantile within 1 % of a value that was added.
 
 Source: Masson, Rim, Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error guarantees"
-(VLDB 2019). Ours keeps exact minimum and maximum, and a zero and a negative side.
+(VLDB 2019), for the guarantee and the merging of the buckets nearest to zero. Ours takes the buckets of
+``ondol.monitor.buckets``, adds whole batches at once, and keeps exact extremes, zeros and a negative side.
 """
 
 from __future__ import annotations
 
 import math
+import struct
+import zlib
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
+from ondol.monitor.buckets import estimate
+from ondol.monitor.lanes import EMPTY_LANES, Lanes, counts_of, pack_counts, together, unpack_counts
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
+    from typing import Self
 
-__all__ = ["MAX_BUCKETS", "RELATIVE_ERROR", "Sketch"]
+    from ondol.monitor.counting import Batch
 
-RELATIVE_ERROR: Final = 0.0099
-"""Just under 1 %, so that rounding in the logarithm keeps within it."""
+__all__ = ["MAX_BUCKETS", "Sketch"]
 
-MAX_BUCKETS: Final = 1024
-"""Most buckets of one sign: values of one sign may spread over nearly nine decades before the finest are merged."""
+MAX_BUCKETS: Final = 1360
+"""Most buckets of one sign: values of one sign may spread over nine decades before the finest are merged."""
 
-_GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
-_LOG_GAMMA: Final = math.log(_GAMMA)
-_PER_LOG: Final = 1 / _LOG_GAMMA
-_LOG_MIDDLE: Final = math.log(2 / (_GAMMA + 1))
-_LOG_MAX: Final = 709.78  # exp() of more overflows
 _FLOAT_MAX: Final = 1.7976931348623157e308
+_HEADER: Final = struct.Struct("<QQdddIIIBB?")
+_MIN_COMPRESSED: Final = 64
+"""Fewer bytes than this only become more when they are compressed."""
 
 
 class Sketch:
-    """Counts finite values; tells their count, sum, extremes and quantiles.
+    """The figures of finite values: their count, sum, extremes and quantiles.
 
     When the values of one sign need more than ``MAX_BUCKETS`` buckets, those nearest to zero are merged: then only
     quantiles that fall among these lose their accuracy.
 
-    Cost: O(1) to add, O(buckets log buckets) to read. Not thread-safe: its owner locks.
+    Cost: a batch is added, or another sketch, in a few operations on long integers. Not thread-safe: its owner locks.
     """
 
-    __slots__ = ("_negative", "_positive", "_zeros", "count", "maximum", "minimum", "total")
+    __slots__ = ("count", "maximum", "minimum", "negative", "positive", "total", "zeros")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -45,46 +51,24 @@ class Sketch:
         self.total = 0.0
         self.minimum = math.inf
         self.maximum = -math.inf
-        self._zeros = 0
-        self._positive: dict[int, int] = {}
-        self._negative: dict[int, int] = {}
+        self.zeros = 0
+        self.positive: Lanes = EMPTY_LANES
+        self.negative: Lanes = EMPTY_LANES
 
-    def add(self, value: float) -> None:
-        """Count ``value``, which must be finite."""
-        self.count += 1
-        self.total += value
-        if value < self.minimum:  # noqa: PLR1730  # min() costs three times as much here
-            self.minimum = value
-        if value > self.maximum:  # noqa: PLR1730  # the same
-            self.maximum = value
-        if value > 0.0:
-            side = self._positive
-        elif value < 0.0:
-            side = self._negative
-            value = -value
-        else:
-            self._zeros += 1
-            return
-        key = math.ceil(math.log(value) * _PER_LOG)
-        if key in side:
-            side[key] += 1
-        else:
-            side[key] = 1
-            if len(side) > MAX_BUCKETS:
-                _merge_smallest(side)
+    def add(self, batch: Batch | Sketch) -> None:
+        """Count everything that ``batch`` has counted, too."""
+        self.add_all((batch,))
 
-    def merge(self, other: Sketch) -> None:
-        """Count everything that ``other`` has counted, too."""
-        self.count += other.count
-        self.total += other.total
-        self.minimum = min(self.minimum, other.minimum)
-        self.maximum = max(self.maximum, other.maximum)
-        self._zeros += other._zeros
-        for side, theirs in ((self._positive, other._positive), (self._negative, other._negative)):
-            for key, count in theirs.items():
-                side[key] = side.get(key, 0) + count
-            if len(side) > MAX_BUCKETS:
-                _merge_smallest(side)
+    def add_all(self, several: Sequence[Batch | Sketch]) -> None:
+        """Count everything that ``several`` have counted, too."""
+        for other in several:
+            self.count += other.count
+            self.total += other.total
+            self.zeros += other.zeros
+            self.minimum = min(self.minimum, other.minimum)
+            self.maximum = max(self.maximum, other.maximum)
+        self.positive = together([self.positive, *(other.positive for other in several)], MAX_BUCKETS)
+        self.negative = together([self.negative, *(other.negative for other in several)], MAX_BUCKETS)
 
     @property
     def sum(self) -> float:
@@ -98,41 +82,69 @@ class Sketch:
 
     @property
     def bucket_count(self) -> int:
-        """How many buckets it holds."""
-        return len(self._positive) + len(self._negative) + (self._zeros > 0)
+        """How many buckets it has room for."""
+        return self.positive.span + self.negative.span + (self.zeros > 0)
 
-    def quantiles(self, ranks: Sequence[float]) -> list[float]:
-        """Return the nearest-rank quantile for each of ``ranks`` (0 to 1, ascending); 0 of nothing.
+    def quantiles(self, ranks: Iterable[float]) -> list[float]:
+        """Return the nearest-rank quantile for each of ``ranks`` (0 to 1); 0 of nothing.
 
         Each is within 1 % of the value of that rank: the smallest that is not below a share ``rank`` of all values.
         """
         if not self.count:
-            return [0.0] * len(ranks)
-        # The margin keeps 0.07 * 100 = 7.000000000000001 at rank 7.
-        wanted = [max(1, math.ceil(rank * self.count - 1e-9)) for rank in ranks]
-        found: list[float] = []
-        seen = 0
-        for estimate, count in self._ascending():
-            seen += count
-            while len(found) < len(wanted) and wanted[len(found)] <= seen:
-                found.append(min(self.maximum, max(self.minimum, estimate)))
+            return [0.0 for _ in ranks]
+        below = list(accumulate(reversed(counts_of(self.negative)))) if self.negative.bits else [0]
+        above = list(accumulate(counts_of(self.positive))) if self.positive.bits else [0]
+        found = []
+        for rank in ranks:
+            # The margin keeps 0.07 * 100 = 7.000000000000001 at rank 7.
+            wanted = max(1, math.ceil(rank * self.count - 1e-9))
+            found.append(min(self.maximum, max(self.minimum, self._at(wanted, below, above))))
         return found
 
-    def _ascending(self) -> Iterator[tuple[float, int]]:
-        for key in sorted(self._negative, reverse=True):
-            yield -_estimate(key), self._negative[key]
-        if self._zeros:
-            yield 0.0, self._zeros
-        for key in sorted(self._positive):
-            yield _estimate(key), self._positive[key]
+    def _at(self, wanted: int, below: list[int], above: list[int]) -> float:
+        """Return the estimate of the value that comes as number ``wanted`` in ascending order."""
+        if wanted <= below[-1]:
+            return -estimate(self.negative.low + len(below) - 1 - bisect_left(below, wanted))
+        if wanted <= below[-1] + self.zeros:
+            return 0.0
+        return estimate(self.positive.low + bisect_left(above, wanted - below[-1] - self.zeros))
 
+    def counts_within(self, buckets: Sequence[int]) -> list[int]:
+        """Return how many values there are up to and with each of ``buckets`` (ascending): cumulative counts.
 
-def _estimate(key: int) -> float:
-    return math.exp(min(_LOG_MAX, key * _LOG_GAMMA + _LOG_MIDDLE))
+        Values of zero and below count for each of them.
+        """
+        counts, low = counts_of(self.positive), self.positive.low
+        within, found, start = self.count - sum(counts), [], 0
+        for bucket in buckets:
+            end = max(start, bucket - low + 1)
+            within += sum(counts[start:end])
+            start = end
+            found.append(within)
+        return found
 
+    def pack(self, *, is_final: bool) -> bytes:
+        """Return it as bytes; one that is final is compressed, for it is read seldom."""
+        width, positive = pack_counts(self.positive)
+        negative_width, negative = pack_counts(self.negative)
+        body, is_compressed = positive + negative, False
+        if is_final and len(body) >= _MIN_COMPRESSED:
+            shorter = zlib.compress(body, 1)
+            if len(shorter) < len(body):
+                body, is_compressed = shorter, True
+        figures = (self.count, self.zeros, self.total, self.minimum, self.maximum)
+        sides = (self.positive.low, self.negative.low, len(positive), width, negative_width, is_compressed)
+        return _HEADER.pack(*figures, *sides) + body
 
-def _merge_smallest(side: dict[int, int]) -> None:
-    """Make room for a while: an eighth of the buckets, those of the smallest magnitudes, go into the next one."""
-    keys = sorted(side)
-    surplus = len(keys) - MAX_BUCKETS + MAX_BUCKETS // 8
-    side[keys[surplus]] += sum(side.pop(key) for key in keys[:surplus])
+    @classmethod
+    def unpack(cls, packed: bytes) -> Self:
+        """Return the sketch that ``pack`` packed."""
+        sketch = cls()
+        *figures, low, negative_low, length, width, negative_width, is_compressed = _HEADER.unpack_from(packed)
+        sketch.count, sketch.zeros, sketch.total, sketch.minimum, sketch.maximum = figures
+        body = packed[_HEADER.size :]
+        if is_compressed:
+            body = zlib.decompress(body)
+        sketch.positive = unpack_counts(low, width, body[:length])
+        sketch.negative = unpack_counts(negative_low, negative_width, body[length:])
+        return sketch

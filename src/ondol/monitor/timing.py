@@ -1,4 +1,4 @@
-"""service: measures how long functions, coroutines and ``with`` blocks take.
+"""service: measures how long functions, coroutines, generators and ``with`` blocks take.
 
 A call that fails is counted as ``name.errors``, one that is cancelled as ``name.cancelled``; their times do not go
 into the metric, so that a flood of quick failures does not make the answers look fast.
@@ -10,19 +10,23 @@ import asyncio
 import functools
 import inspect
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-from ondol.errors import MonitorError
 from ondol.monitor.names import check_name, check_time_unit
+from ondol.monitor.timing_generators import timed_async_generator, timed_generator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
+    from ondol.monitor.series import Series
     from ondol.recorder import Recorder
 
-__all__ = ["Measurement", "Timekeeper", "make_timed"]
+__all__ = ["MAX_PENDING", "Measurement", "Stopwatch", "Timekeeper", "make_timed"]
+
+MAX_PENDING: Final = 1024
+"""So many values of a series wait at most before they are counted."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +43,17 @@ class Timekeeper(Protocol):
     @property
     def add_metric(self) -> Recorder:
         """Takes what was measured."""
+        ...
+
+    def series(self, name: str, unit: str = "", **labels: str) -> Series:
+        """Return where values of that name, unit and labels go."""
+        ...
+
+    settles_at_s: float
+    """When it is time to count what waits, in any case."""
+
+    def settle(self, series: Series, at_s: float) -> None:
+        """Count what waits, if it is time to."""
         ...
 
 
@@ -88,8 +103,47 @@ def _count_failure(keeper: Timekeeper, name: str, error: BaseException, labels: 
         keeper.add_metric(f"{name}.errors", 1, "count", **labels)
 
 
+class Stopwatch:
+    """Records the durations of one metric, with what can be looked up once looked up once."""
+
+    __slots__ = ("_name", "_per_s", "_unit", "keeper", "now", "series")
+
+    def __init__(self, keeper: Timekeeper, name: str, unit: str, per_s: float) -> None:
+        """Look up the series.
+
+        Raises:
+            MonitorError: the metric has another unit.
+        """
+        self.keeper = keeper
+        self.now = keeper.now
+        self.series = keeper.series(name, unit)
+        self._name = name
+        self._unit = unit
+        self._per_s = per_s
+
+    def ended(self, start_s: float) -> None:
+        """Record what began at ``start_s`` and has just ended well."""
+        end_s = self.now()
+        self.took(end_s - start_s, end_s)
+
+    def took(self, elapsed_s: float, end_s: float) -> None:
+        """Record a duration that ended at ``end_s``."""
+        series = self.series
+        if end_s >= self.keeper.settles_at_s or len(series.pending) >= MAX_PENDING:
+            self.keeper.settle(series, end_s)
+        series.at_s = end_s
+        series.pending.append(elapsed_s * self._per_s)
+
+    def failed(self, error: BaseException) -> None:
+        """Count a call that raised ``error``."""
+        _count_failure(self.keeper, self._name, error, {})
+
+
 def make_timed(resolve: Callable[[], Timekeeper], name: str, unit: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator that measures each call of a plain function, or each await of a coroutine function.
+
+    Of a generator or an asynchronous generator the time counts that its own code takes, from the first item to the
+    last; not what whoever asks for the items does between. One that is not used up counts with what it took so far.
 
     Args:
         resolve: gives the monitor; asked on each call, so that decorating builds nothing.
@@ -97,21 +151,27 @@ def make_timed(resolve: Callable[[], Timekeeper], name: str, unit: str) -> Calla
         unit: of time.
 
     Raises:
-        MonitorError: the name is not valid, the unit is no unit of time, or (when decorating) the function is a
-            generator: a call of it takes no time, its work is done elsewhere.
+        MonitorError: the name is not valid, or the unit is no unit of time.
     """
     word, per_s = _checked(name, unit)
+    known: Stopwatch | None = None
+
+    def watch() -> Stopwatch:
+        nonlocal known
+        keeper = resolve()
+        if known is None or known.keeper is not keeper:
+            known = Stopwatch(keeper, name, word, per_s)
+        return known
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         target = function.func if isinstance(function, functools.partial) else function
-        if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
-            message = (
-                f"{target.__qualname__} is a generator: measure its work with `with monitor.measure({name!r})` inside"
-            )
-            raise MonitorError(message)
+        if inspect.isasyncgenfunction(target):
+            return cast("Callable[P, T]", timed_async_generator(watch, function))
+        if inspect.isgeneratorfunction(target):
+            return cast("Callable[P, T]", timed_generator(watch, function))
         if _is_coroutine_function(function):
-            return cast("Callable[P, T]", _timed_coroutine(resolve, name, word, per_s, function))
-        return _timed_plain(resolve, name, word, per_s, function)
+            return cast("Callable[P, T]", _timed_coroutine(watch, function))
+        return _timed_plain(watch, function)
 
     return decorate
 
@@ -121,51 +181,45 @@ def _is_coroutine_function(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def _timed_coroutine(
-    resolve: Callable[[], Timekeeper], name: str, unit: str, per_s: float, function: Callable[..., Any]
-) -> Callable[..., Any]:
+def _timed_coroutine(watch: Callable[[], Stopwatch], function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def timed(*args: Any, **kwargs: Any) -> Any:
-        keeper = resolve()
-        now = keeper.now
-        start_s = now()
+        stopwatch = watch()
+        start_s = stopwatch.now()
         try:
             result = await function(*args, **kwargs)
         except BaseException as exc:
-            _count_failure(keeper, name, exc, {})
+            stopwatch.failed(exc)
             raise
-        keeper.add_metric(name, (now() - start_s) * per_s, unit)
+        stopwatch.ended(start_s)
         return result
 
     return timed
 
 
-def _timed_plain(
-    resolve: Callable[[], Timekeeper], name: str, unit: str, per_s: float, function: Callable[P, T]
-) -> Callable[P, T]:
-    async def finish(keeper: Timekeeper, start_s: float, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+def _timed_plain(watch: Callable[[], Stopwatch], function: Callable[P, T]) -> Callable[P, T]:
+    async def finish(stopwatch: Stopwatch, start_s: float, coroutine: CoroutineType[Any, Any, Any]) -> Any:
         try:
             result = await coroutine
         except BaseException as exc:
-            _count_failure(keeper, name, exc, {})
+            stopwatch.failed(exc)
             raise
-        keeper.add_metric(name, (keeper.now() - start_s) * per_s, unit)
+        stopwatch.ended(start_s)
         return result
 
     @functools.wraps(function)
     def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-        keeper = resolve()
-        now = keeper.now
-        start_s = now()
+        stopwatch = watch()
+        start_s = stopwatch.now()
         try:
             result = function(*args, **kwargs)
         except BaseException as exc:
-            _count_failure(keeper, name, exc, {})
+            stopwatch.failed(exc)
             raise
         if isinstance(result, CoroutineType):
             # A plain function that hands on a coroutine: the work is the await, not the call.
-            return cast("T", finish(keeper, start_s, result))
-        keeper.add_metric(name, (now() - start_s) * per_s, unit)
+            return cast("T", finish(stopwatch, start_s, result))
+        stopwatch.ended(start_s)
         return result
 
     return timed

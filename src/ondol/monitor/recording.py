@@ -1,0 +1,219 @@
+"""service: takes measurements from everywhere at almost no cost, and answers what they come to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from math import isfinite, nextafter
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from ondol.errors import MonitorError
+from ondol.monitor.metric_book import MetricBook
+from ondol.monitor.relief import Relief
+from ondol.monitor.snapshots import Exemplar
+from ondol.monitor.timing import MAX_PENDING, Measurement, make_timed
+from ondol.monitor.windows import SLOT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ondol.clock import Clock
+    from ondol.monitor.query import Query, Reading
+    from ondol.monitor.series import Series
+
+__all__ = ["Recording"]
+
+logger = logging.getLogger("ondol.monitor")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MAX_QUICK: Final = 4096
+
+
+class Recording:
+    """The metrics of one monitor.
+
+    To record is to append to a list. What was appended is counted all at once: when somebody reads, when a slot of ten
+    seconds ends, and when much is waiting. The lists are bounded all the same, also where nothing runs.
+
+    Thread-safety: everything may be called from any thread.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Begin without metrics."""
+        self._clock = clock
+        self.now: Callable[[], float] = clock.monotonic
+        self._lock = threading.RLock()  # held while the book is read or counted into
+        self._book = MetricBook()
+        # Read without the lock: a key maps to one series for ever.
+        self._quick: dict[tuple[object, ...], Series] = {}
+        self.settles_at_s = _end_of_slot(self.now())
+        """When the slot of ten seconds ends, so that what came in it has to be counted."""
+        self._relief = Relief(self._relieve)
+        self._bound: list[Series] = []
+        self._errors = 0
+        self._refused: set[str] = set()
+
+    def add_metric(self, name: str, value: float, unit: str = "", **labels: str) -> None:
+        """Record ``value``.
+
+        Args:
+            name: words of ASCII letters, digits and ``_``, joined by dots.
+            value: a finite number.
+            unit: one per name; empty when not said.
+            labels: tell series of one metric apart; keep their values few.
+
+        Raises:
+            MonitorError: the name, value, unit or a label is not valid, or the metric has another unit.
+
+        Cost: two dictionary look-ups and an append. Where that is too much, see ``bind``.
+        """
+        key = (name, unit, *labels.items()) if labels else (name, unit)
+        try:
+            series = self._quick.get(key)
+            is_finite = isfinite(value)
+        except (TypeError, OverflowError):
+            series, is_finite = None, _is_finite(value)
+        if not is_finite:
+            raise MonitorError(f"metric {name!r}: value {value!r} is not allowed: it must be a finite number")
+        if series is None:
+            series = self._find(name, unit, labels, key)
+        at_s = self.now()
+        if at_s >= self.settles_at_s or len(series.pending) >= MAX_PENDING:
+            self.settle(series, at_s)
+        series.at_s = at_s
+        series.pending.append(value)
+
+    def _find(self, name: str, unit: str, labels: dict[str, str], key: tuple[object, ...]) -> Series:
+        with self._lock:
+            series, is_exact = self._book.find(name, unit, labels)
+            # Overflowing and odd keys are looked up the slow way each time: the quick map must not grow with them.
+            if is_exact and len(self._quick) < _MAX_QUICK and all(type(v) is str for v in labels.values()):
+                self._quick[key] = series
+        return series
+
+    def bind(self, name: str, unit: str = "", **labels: str) -> Callable[[float], None]:
+        """Return the cheapest way to record one value after another of the same series.
+
+        The returned function is the append of a list: it checks nothing. What is no finite number is found when the
+        values are counted; it is left out, logged once for each metric, and part of ``get_stats()["errors"]``. Values
+        get the time at which they are counted, which is half a second off at most while the monitor runs.
+
+        Raises:
+            MonitorError: the name, unit or a label is not valid, or the metric has another unit.
+
+        Thread-safety: of ``list.append``.
+        """
+        series = self.series(name, unit, **labels)
+        series.is_bound = True
+        with self._lock:
+            if not any(series is known for known in self._bound):
+                self._bound.append(series)
+        self._relief.start()
+        return series.pending.append
+
+    def series(self, name: str, unit: str = "", **labels: str) -> Series:
+        """Return the series that values of these go to.
+
+        Raises:
+            MonitorError: the name, unit or a label is not valid, or the metric has another unit.
+        """
+        with self._lock:
+            return self._book.find(name, unit, labels)[0]
+
+    def add_exemplar(self, name: str, value: float, leads_to: Mapping[str, str], /, **labels: str) -> None:
+        """Let exporters show ``leads_to``, such as a request's id, beside the bucket of ``value``.
+
+        The value itself is recorded by ``add_metric``; of each bucket the newest exemplar is kept.
+
+        Raises:
+            MonitorError: the name or a label is not valid.
+        """
+        with self._lock:
+            series, is_exact = self._book.find(name, "", labels)
+            if is_exact:
+                leads = {word: text for word, text in leads_to.items() if text}
+                series.add_exemplar(self._book.metrics[name].unit, Exemplar(value, self._clock.wall(), leads))
+
+    def measure(self, name: str, unit: str = "seconds", **labels: str) -> Measurement:
+        """Return a ``with`` block that records how long it took; a failing block counts as ``name.errors``.
+
+        Raises:
+            MonitorError: the name is not valid, or the unit is no unit of time.
+        """
+        return Measurement(self, name, unit, labels)
+
+    def timed(self, name: str, unit: str = "seconds") -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Return a decorator that measures functions, coroutines and generators, see ``monitor_performance``.
+
+        Raises:
+            MonitorError: the name is not valid, or the unit is no unit of time.
+        """
+        return make_timed(lambda: self, name, unit)
+
+    def fold(self) -> None:
+        """Count what waits to be counted. Reading does this by itself."""
+        now_s = self.now()
+        if now_s >= self.settles_at_s:
+            self._turn(now_s)
+        with self._lock:
+            self._note_refused(self._book.fold(now_s))
+
+    def settle(self, series: Series, at_s: float) -> None:
+        """Count what waits when the slot has ended by ``at_s``, or when much waits in ``series``."""
+        if at_s >= self.settles_at_s:
+            self._turn(at_s)
+        if len(series.pending) >= MAX_PENDING:
+            self.fold()
+
+    def _turn(self, now_s: float) -> None:
+        """Count what came in the slot that has ended, in it."""
+        with self._lock:
+            if now_s >= self.settles_at_s:
+                ended_s, self.settles_at_s = self.settles_at_s, _end_of_slot(now_s)
+                self._note_refused(self._book.fold(nextafter(ended_s, 0.0)))
+
+    def _relieve(self) -> None:
+        """Count what came in a slot that has ended, and the series whose recorder does not look how much waits."""
+        with self._lock:
+            if self.now() >= self.settles_at_s or any(len(series.pending) > MAX_PENDING for series in self._bound):
+                self.fold()
+
+    def _note_refused(self, refused: Mapping[str, int]) -> None:
+        for name, count in refused.items():
+            self._errors += count
+            if name not in self._refused:
+                self._refused.add(name)
+                logger.error(
+                    "metric %r was given %d value(s) that are no finite numbers; they are left out, this is said once",
+                    *(name, count),
+                )
+
+    def read(self, query: Query) -> Reading | None:
+        """Answer ``query``, ``None`` when there are no such values."""
+        self.fold()
+        with self._lock:
+            return self._book.reading(query, self.now())
+
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """Return every metric's figures by name."""
+        self.fold()
+        with self._lock:
+            return self._book.summaries(self.now())
+
+    @property
+    def series_count(self) -> int:
+        """How many series there are."""
+        return self._book.series_count
+
+
+def _end_of_slot(now_s: float) -> float:
+    return (now_s // SLOT_S + 1) * SLOT_S
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isfinite(value)  # type: ignore[arg-type]  # anything may come in; what is no number is refused
+    except (TypeError, OverflowError):
+        return False
