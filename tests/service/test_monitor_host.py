@@ -6,56 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ondol.monitor import host as host_module
+from ondol.monitor import other_systems
 from ondol.monitor.host import HostSampler
-from ondol.testing import FakeClock
 from ondol.units import GIB, MIB
-
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-V1_UNLIMITED = "9223372036854771712\n"
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-class Machine:
-    """A recorded /proc and /sys/fs/cgroup: 16 GiB of which 8 are available, 2 CPUs."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.proc = tmp_path / "proc"
-        self.cgroup = tmp_path / "cgroup"
-        self.clock = FakeClock(1000.0)
-        write(self.proc / "meminfo", f"MemTotal: {16 * 1024**2} kB\nMemFree: 1 kB\nMemAvailable: {8 * 1024**2} kB\n")
-        write(self.proc / "uptime", "1000.00 1500.00\n")
-        write(self.proc / "self" / "statm", "9000 2560 700 5 0 123 0\n")
-        # the command holds what a naive split stumbles over; started 900 s after boot, used 30 + 20 s of CPU
-        numbers = ["0"] * 50
-        numbers[0] = "S"
-        numbers[11], numbers[12] = str(30 * TICKS_PER_S), str(20 * TICKS_PER_S)
-        numbers[17], numbers[19] = "7", str(900 * TICKS_PER_S)
-        write(self.proc / "self" / "stat", f"4242 (my (odd) name) {' '.join(numbers)}\n")
-        for number in range(5):
-            write(self.proc / "self" / "fd" / str(number), "")
-        self.busy(100, 100)
-
-    def busy(self, used: int, idle: int) -> None:
-        half = f"{used // 2} 0 0 {idle // 2} 0 0 0 0 0 0"
-        write(self.proc / "stat", f"cpu  {used} 0 0 {idle} 0 0 0 0 0 0\ncpu0 {half}\ncpu1 {half}\nintr 5 5 5\n")
-
-    def groups(self, text: str) -> None:
-        write(self.proc / "self" / "cgroup", text)
-
-    def v2(self, path: str, **files: str) -> None:
-        self.cgroup.mkdir(exist_ok=True)
-        write(self.cgroup / "cgroup.controllers", "cpu memory\n")
-        for name, text in files.items():
-            write(self.cgroup / path / name.replace("_", ".", 1), text)
-
-    def sampler(self) -> HostSampler:
-        return HostSampler(proc_root=self.proc, cgroup_root=self.cgroup, clock=self.clock, own_cpus=lambda: {0, 1})
+from tests.service.host_trees.machine import PAGE_BYTES, V1_UNLIMITED, Machine, write
 
 
 @pytest.fixture
@@ -209,14 +163,17 @@ def test_machine_cpu_between_samples_and_not_within_a_second(machine: Machine) -
 
 def test_elsewhere_psutil_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process = SimpleNamespace(
-        memory_info=lambda: SimpleNamespace(rss=5 * MIB), num_fds=lambda: 11, num_threads=lambda: 3
+        pid=os.getpid(),
+        memory_info=lambda: SimpleNamespace(rss=5 * MIB),
+        num_fds=lambda: 11,
+        num_threads=lambda: 3,
     )
     fake = SimpleNamespace(
         virtual_memory=lambda: SimpleNamespace(total=4 * GIB, available=3 * GIB),
         cpu_percent=lambda _interval: 12.34,
         Process=lambda: process,
     )
-    monkeypatch.setattr(host_module, "_psutil", lambda: fake)
+    monkeypatch.setattr(other_systems, "_psutil", lambda: fake)
     sample = HostSampler(proc_root=tmp_path / "none", cgroup_root=tmp_path / "none").sample()
     assert (sample.memory_percent, sample.source, sample.cpu_percent) == (25.0, "psutil", 12.3)
     assert (sample.rss_bytes, sample.open_files, sample.threads) == (5 * MIB, 11, 3)
@@ -236,7 +193,7 @@ def test_the_real_machine_is_read_without_psutil(monkeypatch: pytest.MonkeyPatch
     def refuse() -> object:
         raise AssertionError("psutil was asked")
 
-    monkeypatch.setattr(host_module, "_psutil", refuse)
+    monkeypatch.setattr(other_systems, "_psutil", refuse)
     sampler = HostSampler()
     sample = sampler.sample()
     assert 0 < sample.memory_percent <= 100
