@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import enum
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from ondol.monitor.log_lines import LogLine, console_line, json_line
+from ondol.monitor.log_lines import LogLine, captured_fields, console_line, json_line
 
 
 def line(message: str = "loaded", fields: dict[Any, Any] | None = None, exc: str = "", level: str = "INFO") -> LogLine:
@@ -70,6 +72,49 @@ def circle() -> dict[str, Any]:
 )
 def test_what_json_does_not_know_is_written_as_text(fields: dict[Any, Any]) -> None:
     assert parsed(line(fields=fields))["message"] == "loaded"
+
+
+def test_one_field_that_json_does_not_know_leaves_the_others_as_they_are() -> None:
+    content = parsed(line(fields={"nan": float("nan"), "x": 0.5, "n": 3, "is": True, "none": None, "big": 10**5000}))
+    assert {name: content[name] for name in ("nan", "x", "n", "is", "none")} == {
+        "nan": "nan",
+        "x": 0.5,
+        "n": 3,
+        "is": True,
+        "none": None,
+    }
+    assert content["big"].startswith("0x")
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Changing:
+    text = "before"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def test_fields_are_what_they_were_when_they_were_logged() -> None:
+    numbers, changing = [1, {"a": [2]}], Changing()
+    fields = {"numbers": numbers, "changing": changing, "colour": Colour.RED, "plain": "x", "none": None}
+    captured = captured_fields(fields)
+    numbers.append(3)
+    changing.text = "after"
+    fields["new"] = 1
+    content = parsed(line(fields=captured))
+    assert content["numbers"] == [1, {"a": [2]}]
+    assert content["changing"] == "before"
+    assert (content["colour"], content["plain"], content["none"]) == (1, "x", None)
+    assert "new" not in content
+
+
+def test_the_time_is_cut_to_milliseconds_as_datetime_does_it() -> None:
+    for at in (0.0, 1_750_000_000.9999, 1_750_000_000.9999999, 1_750_000_001.0005, 1_750_000_000.1234):
+        expected = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        assert parsed(line()._replace(at=at))["ts"] == expected
 
 
 def test_a_lone_surrogate_is_no_reason_to_lose_the_line() -> None:

@@ -12,7 +12,8 @@ __all__ = ["MAX_METRICS", "measurement_fields"]
 MAX_METRICS: Final = 30
 """Most metrics in one line: those with the most values in the last five minutes."""
 
-_FIGURES: Final = ("count", "mean", "p50", "p99", "max")
+_RECENT: Final = "5m"
+_FIGURES: Final = ("count", "mean", "p50", "p99", "p99.9", "max")
 
 
 def measurement_fields(
@@ -23,7 +24,7 @@ def measurement_fields(
     What the host sampler records is left out of the metrics: the health says it already.
     """
     own = {name: s for name, s in summaries.items() if not name.startswith(("system.", "process."))}
-    busiest = sorted(own, key=lambda name: (-own[name]["last_5_minutes"]["count"], name))[:MAX_METRICS]
+    busiest = sorted(own, key=lambda name: (-own[name]["windows"][_RECENT]["count"], name))[:MAX_METRICS]
     return {
         "event": "measurements",
         "system_health": dict(health),
@@ -33,5 +34,5 @@ def measurement_fields(
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
-    recent = {key: summary["last_5_minutes"][key] for key in _FIGURES}
+    recent = {key: summary["windows"][_RECENT][key] for key in _FIGURES}
     return {"unit": summary["unit"], "last": summary["last"], "total_count": summary["count"], "last_5_minutes": recent}

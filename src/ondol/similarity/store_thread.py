@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -45,7 +46,9 @@ class StoreThread:
             if self._worker is None:
                 self._worker = _Worker(self.path)
             worker = self._worker
-            future = asyncio.get_running_loop().run_in_executor(worker.executor, worker.call, work)
+            # The thread works for the request that asks; an executor takes no context along by itself.
+            run = contextvars.copy_context().run
+            future = asyncio.get_running_loop().run_in_executor(worker.executor, run, worker.call, work)
         return await future
 
     async def close(self) -> None:
