@@ -18,6 +18,7 @@ from ondol.similarity.embedders.info import EMBEDDERS, EmbedderInfo
 from ondol.similarity.records import EmbeddingBatch, NewDocument, PairScore, SearchHit, StoredDocument
 from ondol.strategy import LoadingStrategy, loading_strategy, switched_settings
 from ondol.testing import FakeClock
+from ondol.tracing import SpanRelay
 from ondol.units import Percent
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def make_settings(**arguments: Any) -> Settings:
 @dataclass
 class FakeMonitor:
     metrics: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    exemplars: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
+
+    def add_exemplar(self, name: str, value: float, leads_to: Mapping[str, str], /, **labels: str) -> None:
+        assert value >= 0
+        self.exemplars.append((name, dict(leads_to), labels))
 
     def add_metric(self, name: str, value: float, unit: str = "", **labels: str) -> None:
         assert value >= 0
@@ -137,6 +143,7 @@ class FakeService:
     def __init__(self, **settings: Any) -> None:
         self.settings = make_settings(**settings)
         self.monitor = FakeMonitor()
+        self.spans = SpanRelay()
         self.models = FakePool()
         self.strategy = loading_strategy(self.settings)
         self.preloader = Preloader(ModelPool(), clock=FakeClock())

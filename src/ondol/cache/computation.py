@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ondol.cache.computed import Computed, KeptError
 from ondol.cache.keys import canonical_key
 from ondol.cache.lifetime import Lifetime
+from ondol.tracing import NO_SPAN
 from ondol.units import KIB
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ondol.cache.core import CacheCore
     from ondol.clock import Clock
     from ondol.recorder import Recorder
+    from ondol.tracing import Span
 
 __all__ = ["LARGE_BYTES", "Computation"]
 
@@ -33,6 +35,7 @@ class Computation:
         self._core = core
         self._clock = clock
         self._record = recorder
+        self._spans = core.spans
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(
             ("computations", "shared_computations", "failed_computations", "refreshes", "failed_refreshes"), 0
@@ -44,9 +47,10 @@ class Computation:
     ) -> Computed:
         started_s = self._clock.monotonic()
         try:
-            value = compute()
-            if inspect.isawaitable(value):
-                value = await value
+            with self._span(name):
+                value = compute()
+                if inspect.isawaitable(value):
+                    value = await value
             computed = self._measured(name, key, value, started_s, terms, lease)
             if computed.size_bytes > LARGE_BYTES:
                 return await asyncio.to_thread(self._framed, name, key, computed, terms)
@@ -63,7 +67,8 @@ class Computation:
     ) -> Computed | Awaitable[Computed]:
         started_s = self._clock.monotonic()
         try:
-            value = compute()
+            with self._span(name):
+                value = compute()
             if inspect.isawaitable(value):
                 if lease is not None:
                     lease.release()
@@ -75,6 +80,10 @@ class Computation:
             if lease is not None:
                 lease.release()
             raise
+
+    def _span(self, name: str) -> Span:
+        spans = self._spans
+        return spans.span("cache.compute", {"cache.name": name}) if spans.is_on else NO_SPAN
 
     def _measured(self, name: str, key: Hashable, value: Any, started_s: float, terms: Terms, lease: Any) -> Computed:
         cost_s = self._clock.monotonic() - started_s

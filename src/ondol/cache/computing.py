@@ -11,6 +11,7 @@ from ondol.cache.computed import Computed, KeptError
 from ondol.cache.flight import SingleFlight, Work
 from ondol.cache.key_batch import KeyBatch, is_part, members
 from ondol.cache.keys import canonical_key
+from ondol.tracing import NO_SPAN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ondol.cache.lower import LowerTiers
     from ondol.clock import Clock
     from ondol.recorder import Recorder
+    from ondol.tracing import Span
 
 __all__ = ["Computing", "not_awaitable", "nothing", "opened"]
 
@@ -73,6 +75,8 @@ class Computing(Computation):
         entry = core.memory.lookup(name, key)
         if entry is not None:
             self.refresh_if_old(entry, compute, terms)
+            if self._spans.is_on:
+                self._note_hit(name)
             return opened(entry.value)
 
         async def work() -> Computed:
@@ -86,7 +90,9 @@ class Computing(Computation):
             return await self._computed(name, key, compute, terms, lease)
 
         core.memory.count_miss(name)
-        return self._counted(name, *await self._flights.run((name, key), self._work(name, key, work, terms)))
+        with self._asked_span(name) as span:
+            computed, is_shared = await self._flights.run((name, key), self._work(name, key, work, terms))
+            return self._counted(name, computed, is_shared, span)
 
     def run_blocking(self, name: str, key: Hashable, compute: Callable[[], Any], terms: Terms) -> Any:
         """Do what ``run`` does in the calling thread; others who ask, in threads or loops, wait for it.
@@ -102,6 +108,8 @@ class Computing(Computation):
         entry = core.memory.lookup(name, key)
         if entry is not None:
             self.refresh_if_old(entry, compute, terms, is_blocking=True)
+            if self._spans.is_on:
+                self._note_hit(name)
             return opened(entry.value)
 
         def work() -> Computed | Awaitable[Computed]:
@@ -115,7 +123,9 @@ class Computing(Computation):
             return self._computed_blocking(name, key, compute, terms, lease)
 
         core.memory.count_miss(name)
-        return self._counted(name, *self._flights.run_blocking((name, key), self._work(name, key, work, terms)))
+        with self._asked_span(name) as span:
+            computed, is_shared = self._flights.run_blocking((name, key), self._work(name, key, work, terms))
+            return self._counted(name, computed, is_shared, span)
 
     def refresh_if_old(
         self, entry: Entry, compute: Callable[[], Any], terms: Terms, *, is_blocking: bool = False
@@ -233,13 +243,24 @@ class Computing(Computation):
             # Without a lease others may hold an older value: it was refreshed, or the store was down.
             lower.put(canonical_key(name, key), computed, is_announced=computed.lease is None)
 
-    def _counted(self, name: str, computed: Computed, is_shared: bool) -> Any:
+    def _asked_span(self, name: str) -> Span:
+        spans = self._spans
+        return spans.span("cache.get_or_compute", {"cache.name": name}) if spans.is_on else NO_SPAN
+
+    def _note_hit(self, name: str) -> None:
+        self._spans.event("cache.get_or_compute", {"cache.name": name, "cache.result": "hit"})
+
+    def _counted(self, name: str, computed: Computed, is_shared: bool, span: Span) -> Any:
+        result = "miss"
         if computed.origin is not None:
+            result = "tier"
             self._core.memory.count_lower_hit(name, computed.cost_s)
         elif is_shared:
+            result = "shared"
             with self._lock:
                 self._counts["shared_computations"] += 1
                 self._shared_saved_s += computed.cost_s
+        span.set("cache.result", result)
         return opened(computed.value)
 
 

@@ -14,6 +14,7 @@ from ondol.cache.ports import Invalidation
 from ondol.cache.refreshing import RefreshingComputing
 from ondol.cache.sizing import entry_size
 from ondol.errors import ConfigurationError
+from ondol.tracing import SpanRelay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -53,11 +54,13 @@ class CacheCore:
         lifetime: Lifetime = DEFAULT_LIFETIME,
         size_of: Callable[[Any], int] | None = None,
         is_enabled: bool = True,
+        spans: SpanRelay | None = None,
     ) -> None:
         self.memory = memory
         self.lifetime = lifetime
         """Of what is stored without saying how long it lives."""
         self.is_enabled = is_enabled
+        self.spans = spans if spans is not None else SpanRelay()
         self.lower: LowerTiers | None = None
         self.now_s = clock.monotonic
         self._clock = clock

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ondol.cache.tiers import Tiers
     from ondol.clock import Clock
     from ondol.recorder import Recorder
+    from ondol.tracing import SpanRelay
 
 __all__ = ["DEFAULT_MAX_BYTES", "ManagedCache"]
 
@@ -52,6 +53,7 @@ class ManagedCache:
         size_of: Callable[[Any], int] | None = None,
         tiers: TierOptions | None = None,
         is_enabled: bool = True,
+        spans: SpanRelay | None = None,
     ) -> None:
         """Make an empty cache; nothing runs until ``start``.
 
@@ -69,6 +71,7 @@ class ManagedCache:
             size_of: gives the bytes that an entry with this value takes, in place of measuring it.
             tiers: the disk tier and the shared tier, which are there between ``start`` and ``stop``.
             is_enabled: whether it keeps anything.
+            spans: where computations and the waits for them are told, when it is connected.
 
         Raises:
             ConfigurationError: a bound that is not a positive whole number, a policy or quota that is not allowed.
@@ -89,6 +92,7 @@ class ManagedCache:
             lifetime=checked_lifetime(default),
             size_of=size_of,
             is_enabled=is_enabled,
+            spans=spans,
         )
         self._tier_options = tiers if tiers is not None else TierOptions()
         self._make_tiers: Callable[[TierOptions], Tiers | None] = partial(

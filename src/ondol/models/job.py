@@ -69,6 +69,7 @@ class LoadJob:
         account: under which its bytes are booked.
         built_on: the models it depends on; they stay until it has ended.
         on_exit: called when the process of an isolated model ends after it was loaded.
+        error: the class of what it failed with; empty until then.
         exited: how it ended, if it has.
         reading: of the memory when it began.
         is_to_be_alone: others wait for its end, so that its size can be measured.
@@ -83,6 +84,7 @@ class LoadJob:
         "_tools",
         "account",
         "built_on",
+        "error",
         "exited",
         "is_demand",
         "is_to_be_alone",
@@ -114,6 +116,7 @@ class LoadJob:
         self.built_on = built_on
         self.timeout_s = timeout_s
         self.task: asyncio.Task[None] | None = None
+        self.error = ""
         self.exited: ModelExit | None = None
         self.leftover: asyncio.Future[None] | None = None
         self.reading: Reading | None = None

@@ -47,6 +47,8 @@ class Lease:
             resident = await run.acquire(self._name)
         else:
             resident.leases += 1
+            if run.relay.is_on:
+                run.spans.found_ready(self._name)
         self._resident = resident
         run.note_use(resident, is_found_ready=is_found_ready)
         return resident.model

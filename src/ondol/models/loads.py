@@ -122,6 +122,7 @@ class Loads:
 
     def _ended(self, entry: Entry, job: LoadJob) -> None:
         del self.jobs[job.spec.name]
+        self._registry.spans.ended(entry, job, self._registry.ledger)
         if entry.job is job:
             entry.job = entry.load_started_s = None
         job.let_go_of_bases()
@@ -151,6 +152,7 @@ class Loads:
         self.leftovers.clear()
 
     def _failed(self, entry: Entry, job: LoadJob, error: BaseException, *, cause: BaseException | None = None) -> None:
+        job.error = type(error).__name__
         if entry.job is job:  # else the run it belongs to is over, and another one loads the model
             self._steering.failed(entry, error, cause=cause)
 

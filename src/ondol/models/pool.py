@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ondol.models.entry import Resident
     from ondol.models.ports import EstimateStore, MemoryProbe
+    from ondol.tracing import SpanRelay
 
 __all__ = ["ModelPool"]
 
@@ -74,6 +75,7 @@ class ModelPool(PoolControls):
         estimates: EstimateStore | None = None,
         prepare_memory: Callable[[], object] | None = None,
         release_memory: Callable[[], object] | None = None,
+        spans: SpanRelay | None = None,
     ) -> None:
         """Make a pool; it starts nothing.
 
@@ -95,6 +97,7 @@ class ModelPool(PoolControls):
             estimates: where learnt sizes and load times outlive the process.
             prepare_memory: called once, before the first load.
             release_memory: hands free memory back to the system after an unload; called in a thread.
+            spans: where the waits for leases and loads are told, when it is connected.
 
         Raises:
             ConfigurationError: a bound is not positive.
@@ -109,7 +112,7 @@ class ModelPool(PoolControls):
             idle_ttl_s,
             retry,
         )
-        super().__init__(Registry(clock or SystemClock(), recorder, Ledger(memory_limit_bytes), options))
+        super().__init__(Registry(clock or SystemClock(), recorder, Ledger(memory_limit_bytes), options, spans))
         self._stop_grace_s = stop_grace_s
         self._meter = MemoryMeter(memory_probe)
         self._isolator = Isolator()

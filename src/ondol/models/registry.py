@@ -14,6 +14,7 @@ from ondol.models.entry import Entry
 from ondol.models.estimates import Estimate, EstimateBook
 from ondol.models.figures import Totals
 from ondol.models.graph import dependencies, find_cycle, load_order, missing
+from ondol.models.load_spans import LoadSpans
 from ondol.models.progress import eta_s, progress, remaining_s
 from ondol.models.spec import ModelSpec, ModelState
 from ondol.models.status import ModelStatus
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ondol.models.options import Options
     from ondol.models.ports import Advisor, EstimateStore, Listener
     from ondol.recorder import Recorder
+    from ondol.tracing import SpanRelay
 
 __all__ = ["Registry"]
 
@@ -60,10 +62,13 @@ class Registry:
         "on_learnt",
         "options",
         "recorder",
+        "spans",
         "totals",
     )
 
-    def __init__(self, clock: Clock, recorder: Recorder, ledger: Ledger, options: Options) -> None:
+    def __init__(
+        self, clock: Clock, recorder: Recorder, ledger: Ledger, options: Options, spans: SpanRelay | None = None
+    ) -> None:
         """Begin without any model."""
         self.clock = clock
         self.recorder = recorder
@@ -71,6 +76,7 @@ class Registry:
         self.options = options
         self.totals = Totals()
         self.entries: dict[str, Entry] = {}
+        self.spans = LoadSpans(spans, clock, self.entries)
         self.graph: dict[str, tuple[str, ...]] = {}
         self.needed_by: dict[str, tuple[str, ...]] = {}
         self.expected: frozenset[str] = frozenset()

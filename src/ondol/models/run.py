@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ondol.errors import AlreadyClosedError, LeaseTimeoutError, ModelNotLoadedError
 from ondol.models.dispatch import Dispatcher
-from ondol.models.graph import load_order
+from ondol.models.graph import dependencies, load_order
 from ondol.models.loads import Loads
 from ondol.models.measuring import Measuring
 from ondol.models.queue import Displacing
@@ -50,6 +50,8 @@ class PoolRun:
         self.loop = asyncio.get_running_loop()
         self.is_closing = False
         self._registry = registry
+        self.spans = registry.spans
+        self.relay = registry.spans.relay
         self._residents = Residents(registry, tools.parting, self)
         self.ready = self._residents.ready
         self._waiters = Waiters(self.give_back)
@@ -86,6 +88,14 @@ class PoolRun:
 
     async def acquire(self, name: str) -> Resident:
         """Return the model with a lease counted, once it is ready."""
+        if not self.relay.is_on:
+            return await self._acquire(name)
+        needed = dependencies(self._registry.graph, name)
+        under_way = {each for each in (name, *needed) if each in self._loads.jobs or self._wants.covers(each)}
+        with self.spans.wait(name, needed, under_way):
+            return await self._acquire(name)
+
+    async def _acquire(self, name: str) -> Resident:
         asked_at_s = self._registry.clock.monotonic()
         waiter = self._ask(name, is_demand=True, is_lease=True)
         timeout_s = self._registry.options.lease_timeout_s

@@ -24,4 +24,6 @@ def build_engine(service: OptimizationService) -> SimilarityEngine:
     """
     for spec in embedder_specs(service.settings):
         service.models.register(spec)
-    return SimilarityEngine(service.models, service.cache, service.settings, recorder=service.monitor.add_metric)
+    return SimilarityEngine(
+        service.models, service.cache, service.settings, recorder=service.monitor.add_metric, spans=service.spans
+    )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.clock import SystemClock
 from ondol.errors import AlreadyClosedError, ModelError
 from ondol.recorder import discard
 from ondol.similarity.records import EmbeddedText
+from ondol.tracing import NO_SPAN, SpanRelay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ondol.similarity.embedders.info import EmbedderInfo
     from ondol.similarity.ports import Embedder, ModelLeases
     from ondol.similarity.records import Kind
+    from ondol.tracing import Span, Value
 
 __all__ = ["MAX_BATCH_CHARS", "ComputedText", "TextBatcher"]
 
@@ -43,7 +46,7 @@ class ComputedText(NamedTuple):
 class _Item:
     """One text that waits to be embedded; several requests may wait for the same one."""
 
-    __slots__ = ("is_kept", "is_urgent", "kind", "outcome", "text", "waiters")
+    __slots__ = ("batch", "context", "is_kept", "is_urgent", "kind", "outcome", "text", "waiters")
 
     def __init__(self, text: str, kind: Kind, outcome: asyncio.Future[ComputedText], *, is_urgent: bool) -> None:
         self.text = text
@@ -52,6 +55,9 @@ class _Item:
         self.is_urgent = is_urgent
         self.is_kept = False
         self.waiters = 0
+        self.context = copy_context()
+        """Of the request that asked first: its id and its trace, for what is told of the batch."""
+        self.batch: Span = NO_SPAN
 
 
 class _Lane:
@@ -82,12 +88,14 @@ class TextBatcher:
         keep: Callable[[EmbedderInfo, Kind, str, ComputedText], None],
         clock: Clock | None = None,
         recorder: Recorder = discard,
+        spans: SpanRelay | None = None,
     ) -> None:
         """Take models from ``pool``; hand what is to be kept to ``keep``, also when nobody waits. Starts nothing."""
         self._pool = pool
         self._keep = keep
         self._clock = clock if clock is not None else SystemClock()
         self._record = recorder
+        self._spans = spans if spans is not None else SpanRelay()
         self._lanes: dict[tuple[asyncio.AbstractEventLoop, str], _Lane] = {}
         self._counters: dict[str, Any] = {"batches": 0, "texts": 0, "failed_batches": 0, "embed_seconds": 0.0}
 
@@ -97,7 +105,14 @@ class TextBatcher:
         return {**self._counters, "texts_per_batch": texts / batches if batches else 0.0}
 
     async def embed(
-        self, info: EmbedderInfo, texts: Sequence[str], kind: Kind, *, is_urgent: bool = True, is_kept: bool = True
+        self,
+        info: EmbedderInfo,
+        texts: Sequence[str],
+        kind: Kind,
+        *,
+        is_urgent: bool = True,
+        is_kept: bool = True,
+        span: Span = NO_SPAN,
     ) -> list[ComputedText]:
         """Return the embeddings of ``texts`` in their order.
 
@@ -107,6 +122,7 @@ class TextBatcher:
             kind: what the texts are used for.
             is_urgent: whether they go before texts that are not.
             is_kept: whether the results are worth keeping for later requests.
+            span: of the call; linked to batches that were begun for other requests.
 
         Raises:
             ModelError: the model cannot be loaded, or gave something else than one finite vector a text.
@@ -126,6 +142,7 @@ class TextBatcher:
                     item.outcome.result()  # raises what went wrong
             return [item.outcome.result() for item in items]
         finally:
+            _link(span, items)
             for item in items:
                 item.waiters -= 1
 
@@ -150,7 +167,8 @@ class TextBatcher:
     async def _work(self, lane: _Lane) -> None:
         try:
             while batch := _take_batch(lane):
-                await self._compute(lane.info, batch)
+                # The worker itself would tell everything as a part of the request that happened to begin it.
+                await asyncio.create_task(self._compute_traced(lane.info, batch), context=batch[0].context)
                 for item in batch:
                     del lane.waiting[item.kind, item.text]
         finally:
@@ -161,11 +179,23 @@ class TextBatcher:
             lane.urgent.clear()
             lane.background.clear()
 
-    async def _compute(self, info: EmbedderInfo, batch: list[_Item]) -> None:
+    async def _compute_traced(self, info: EmbedderInfo, batch: list[_Item]) -> None:
+        """Compute a batch in the trace of the request that asked first; the others are linked to it."""
+        if not self._spans.is_on:
+            await self._compute(info, batch, NO_SPAN)
+            return
+        attributes: dict[str, Value] = {"model.name": info.name, "similarity.texts": len(batch)}
+        with self._spans.span("similarity.batch", attributes) as span:
+            for item in batch:
+                item.batch = span
+            await self._compute(info, batch, span)
+
+    async def _compute(self, info: EmbedderInfo, batch: list[_Item], span: Span) -> None:
         try:
             computed = await self._embed_batch(info.name, [item.text for item in batch], batch[0].kind)
         except Exception as exc:  # noqa: BLE001  # whatever it is, it belongs to those who wait for this batch
             self._counters["failed_batches"] += 1
+            span.fail(type(exc).__name__, str(exc))
             for item in batch:
                 _fail(item, exc)
             return
@@ -202,6 +232,13 @@ def _enqueue(lane: _Lane, text: str, kind: Kind, *, is_urgent: bool, is_kept: bo
     item.waiters += 1
     item.is_kept = item.is_kept or is_kept
     return item
+
+
+def _link(span: Span, items: list[_Item]) -> None:
+    if span.is_recording:
+        for batch in dict.fromkeys(item.batch for item in items):
+            if batch.trace_id != span.trace_id:
+                span.link(batch)
 
 
 def _take_batch(lane: _Lane) -> list[_Item]:

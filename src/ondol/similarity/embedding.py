@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from ondol.recorder import discard
 from ondol.similarity.batching import TextBatcher
 from ondol.similarity.records import EmbeddedText
+from ondol.tracing import NO_SPAN, SpanRelay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ondol.similarity.embedders.info import EmbedderInfo
     from ondol.similarity.ports import EmbeddingCache, ModelLeases
     from ondol.similarity.records import Kind
+    from ondol.tracing import Span, Value
 
 __all__ = ["CACHE_NAME", "CacheParts", "TextEmbedder", "cache_parts"]
 
@@ -55,10 +57,12 @@ class TextEmbedder:
         *,
         clock: Clock | None = None,
         recorder: Recorder = discard,
+        spans: SpanRelay | None = None,
     ) -> None:
         """Take models from ``pool`` and keep vectors in ``cache``. Starts nothing."""
+        self._spans = spans if spans is not None else SpanRelay()
         self._cache = cache
-        self._batcher = TextBatcher(pool, keep=self._store, clock=clock, recorder=recorder)
+        self._batcher = TextBatcher(pool, keep=self._store, clock=clock, recorder=recorder, spans=self._spans)
         self._cached_texts = 0
         self._lookups: dict[int, _Wanted] = {}
 
@@ -81,9 +85,19 @@ class TextEmbedder:
         found = await self._find(info, texts, kind)
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
-            computed = await self._batcher.embed(info, missing, kind, is_urgent=is_urgent, is_kept=is_kept)
+            with self._span(info, len(missing), len(found)) as span:
+                computed = await self._batcher.embed(
+                    info, missing, kind, is_urgent=is_urgent, is_kept=is_kept, span=span
+                )
             found.update((text, each.embedded) for text, each in zip(missing, computed, strict=True))
+        elif self._spans.is_on:
+            self._spans.event("similarity.embed", _span_attributes(info, 0, len(found)))
         return [found[text] for text in texts]
+
+    def _span(self, info: EmbedderInfo, missing_count: int, cached_count: int) -> Span:
+        if not self._spans.is_on:
+            return NO_SPAN
+        return self._spans.span("similarity.embed", _span_attributes(info, missing_count, cached_count))
 
     async def close(self) -> None:
         """End the work under way. Usable again afterwards."""
@@ -125,6 +139,10 @@ class TextEmbedder:
         for wanted in self._lookups.values():
             if parts in wanted:
                 wanted[parts] = computed.embedded
+
+
+def _span_attributes(info: EmbedderInfo, missing_count: int, cached_count: int) -> dict[str, Value]:
+    return {"model.name": info.name, "similarity.texts": missing_count, "similarity.cached_texts": cached_count}
 
 
 @cache

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ondol.similarity.ports import EmbeddingCache, ModelLeases
     from ondol.similarity.records import EmbeddedText, Kind, NewDocument, Progress, SearchHit, StoredDocument
     from ondol.similarity.store import DocumentStore
+    from ondol.tracing import SpanRelay
 
 __all__ = ["STORE_FILE", "SimilarityEngine"]
 
@@ -55,13 +56,14 @@ class SimilarityEngine:
         *,
         recorder: Recorder = discard,
         clock: Clock | None = None,
+        spans: SpanRelay | None = None,
     ) -> None:
         """Take models from ``pool`` (registered by ``embedder_specs``); keep vectors in ``cache``. Opens nothing."""
         self._settings = settings
         self._record = recorder
         self._clock = clock if clock is not None else SystemClock()
         self._store = StoreThread(Path(settings.data_dir) / STORE_FILE)
-        self._embedder = TextEmbedder(pool, cache, clock=self._clock, recorder=recorder)
+        self._embedder = TextEmbedder(pool, cache, clock=self._clock, recorder=recorder, spans=spans)
         self._indexer = Indexer(self._store, self._embedder, pool, self._clock)
         self._searcher = Searcher()
         self._counters = {"comparisons": 0, "searches": 0, "documents_deleted": 0}
