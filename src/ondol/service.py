@@ -7,28 +7,31 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ondol.cache import Cache, TierOptions
+from ondol.cache import Cache
 from ondol.clock import SystemClock
 from ondol.errors import LifecycleError
-from ondol.models import ModelPool, ModelState
+from ondol.models import ModelPool
 from ondol.models.allocator import give_back, prepare_allocator
 from ondol.models.estimates_file import EstimatesFile
 from ondol.monitor import PerformanceMonitor
+from ondol.monitor.default_rules import default_rules
 from ondol.monitor.host import HostSampler
 from ondol.preload import Preloader
 from ondol.preload.hints_file import HintsFile
 from ondol.preload.history_file import HistoryFile
+from ondol.readiness import Readiness
+from ondol.service_options import apply_alerts, cache_tiers, open_telemetry, shared_knowledge
 from ondol.settings_reader import load_settings
 from ondol.strategy import loading_strategy, switched_settings
+from ondol.tracing import SpanRelay
 from ondol.tuning import AutoTuner
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
     from typing import Self
 
     from ondol.clock import Clock
-    from ondol.models import ModelStatus
-    from ondol.preload.ports import KnowledgeExchange
+    from ondol.monitor.otel import OpenTelemetry
     from ondol.settings import Settings
     from ondol.strategy import LoadingStrategy
 
@@ -42,10 +45,6 @@ MODEL_MEMORY_SHARE: Final = 0.6
 ESTIMATES_FILE: Final = "model-estimates.json"
 HINTS_FILE: Final = "preload-hints.json"
 HISTORY_FILE: Final = "preload-history.json"
-
-
-_LEFT: Final = frozenset({ModelState.DRAINING, ModelState.UNLOADED})
-_COMING_BACK: Final = frozenset({ModelState.QUEUED, ModelState.LOADING, ModelState.WARMING})
 
 
 class OptimizationService:
@@ -74,6 +73,7 @@ class OptimizationService:
             clock=self._clock, is_enabled=self.settings.monitoring_enabled, host=self._host
         )
         record = self.monitor.add_metric
+        self.spans = SpanRelay()
         self.cache = Cache(
             max_bytes=self.settings.cache_memory_limit_bytes,
             clock=self._clock,
@@ -81,6 +81,7 @@ class OptimizationService:
             recorder=record,
             tiers=cache_tiers(self.settings),
             is_enabled=self.settings.cache_enabled,
+            spans=self.spans,
         )
         self.models = ModelPool(
             clock=self._clock,
@@ -89,6 +90,7 @@ class OptimizationService:
             estimates=EstimatesFile(Path(self.settings.data_dir) / ESTIMATES_FILE) if is_memory_kept else None,
             prepare_memory=prepare_allocator,
             release_memory=give_back,
+            spans=self.spans,
         )
         self.models.add_listener(self._noticed)
         self.preloader = Preloader(
@@ -102,15 +104,14 @@ class OptimizationService:
         self.tuner = AutoTuner(
             self.cache, self.preloader, self.monitor.get_system_health, clock=self._clock, recorder=record
         )
-        self._apply(self.settings)
+        self._readiness = Readiness(self.models, self.preloader)
         self._started: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._started_at_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
-        self._spared: set[str] = set()
-        """Models that there was no room for since the start."""
-        self._well_gone: set[str] = set()
-        """Models that were unloaded, and nothing has gone wrong with them since; a ready one may be among them."""
+        self._otel: OpenTelemetry | None = None
+        self._is_startup_timed = False
+        self._apply(self.settings)
 
     @property
     def is_started(self) -> bool:
@@ -145,6 +146,7 @@ class OptimizationService:
             may_displace=self.strategy.is_lazy_loading_enabled,  # else what left could not come back
         )
         self.monitor.configure(is_enabled=settings.monitoring_enabled)
+        self.monitor.use_default_rules(default_rules(settings.environment))
         self.tuner.configure(
             is_enabled=settings.auto_tuning_enabled, base_cache_bytes=settings.cache_memory_limit_bytes
         )
@@ -158,12 +160,27 @@ class OptimizationService:
         # A model registered while serving is loaded ahead of use like those that were there before.
         if event == "registered" and self.is_started and self.strategy.is_preloading_all:
             self.preloader.want(name)
-        elif event == "ready" and self.is_started:
-            self._spared |= self.preloader.outstanding()[1]
-        elif event == "unloaded":
-            self._well_gone.add(name)
-        elif event in {"failed", "crashed"}:
-            self._well_gone.discard(name)
+        self._readiness.noticed(event, name, is_started=self.is_started)
+        if event == "ready" and not self._is_startup_timed:
+            self._time_startup()
+
+    def _time_startup(self) -> None:
+        """Record how long it took to get ready, once each start."""
+        if self._started_at_s is not None and self.readiness()["ready"]:
+            self._is_startup_timed = True
+            elapsed_s = self._clock.monotonic() - self._started_at_s
+            self.monitor.add_metric("service.startup_seconds", elapsed_s, "seconds")
+
+    def check(self) -> None:
+        """Look at what the settings name outside of themselves: the file of alerts, addresses, packages.
+
+        ``start`` does the same; this is for who would rather know before anything else is begun.
+
+        Raises:
+            ConfigurationError: something is not valid or not installed; the message says where and what is allowed.
+        """
+        apply_alerts(self.monitor, self.settings, self._clock)
+        open_telemetry(self.monitor, self.settings, self._clock)
 
     async def start(self, settings: Settings | None = None) -> None:
         """Start every part; serving can begin as soon as this returns, models go on loading behind it.
@@ -235,15 +252,18 @@ class OptimizationService:
 
     async def _start_parts(self) -> None:
         self._started = []  # not those of a loop that was closed: each part clears up after that by itself
-        self._spared.clear()
+        self._readiness.begin()
         self._started_at_s = self._clock.monotonic()
+        self._is_startup_timed = False
         try:
+            apply_alerts(self.monitor, self.settings, self._clock)
             for name, start, stop in self._parts():
                 await start()
                 self._started.append((name, stop))
         except BaseException:
             await self._stop_parts()
             raise
+        self._time_startup()
         logger.info(
             "service started: environment %s, cache %.0f MB, preloading %s, tuning %s",
             self.settings.environment,
@@ -255,11 +275,23 @@ class OptimizationService:
     def _parts(self) -> list[tuple[str, Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]]:
         return [
             ("monitor", self.monitor.start, self.monitor.stop),
+            ("OpenTelemetry", self._start_otel, self._stop_otel),
             ("cache", self.cache.start, self.cache.stop),
             ("models", self.models.start, self._stop_models),
             ("preloader", self.preloader.start, self.preloader.stop),
             ("tuner", self.tuner.start, self.tuner.stop),
         ]
+
+    async def _start_otel(self) -> None:
+        self._otel = open_telemetry(self.monitor, self.settings, self._clock)
+        if self._otel is not None:
+            await self._otel.start()
+            self.spans.connect(self._otel.sink)
+
+    async def _stop_otel(self) -> None:
+        self.spans.connect(None)
+        if self._otel is not None:
+            await self._otel.stop()
 
     async def _stop_models(self) -> None:
         await self.models.stop(grace_s=self.settings.shutdown_grace_s)
@@ -317,41 +349,7 @@ class OptimizationService:
         Where the loading strategy says so (``ondol.strategy``), it is ready only when every model has been loaded
         and has answered its warm-up call.
         """
-        statuses = self.models.statuses()
-        required = self._required(statuses) if self.strategy.is_ready_after_preload else frozenset()
-        models = [
-            {
-                "name": status.name,
-                "state": str(status.state),
-                "ready": status.state is ModelState.READY,
-                "required": status.name in required,
-                "reason": status.reason,
-                "since_s": status.since_s,
-                "progress": status.progress,
-                "eta_s": status.eta_s,
-                "last_error": status.last_error,
-            }
-            for status in statuses
-        ]
-        waiting = [model["name"] for model in models if model["required"] and not model["ready"]]
-        return {"ready": self.is_started and not waiting, "waiting_for": waiting, "models": models}
-
-    def _required(self, statuses: Sequence[ModelStatus]) -> frozenset[str]:
-        """Return the names of the models that readiness waits for.
-
-        What was unloaded on purpose or for room is not among them, for it has been warm once, also while it is loaded
-        again on use, unless that fails or it is to be loaded ahead of use again. Nor is what the preloader left out
-        because not all fit into the budget; also when there is room later: what serves is not called unready for it.
-        """
-        left = {
-            status.name
-            for status in statuses
-            if status.state in _LEFT or (status.state in _COMING_BACK and status.name in self._well_gone)
-        }
-        outstanding, left_out = self.preloader.outstanding()
-        self._spared |= left_out
-        left = (left - outstanding) | self._spared
-        return frozenset(status.name for status in statuses if status.name not in left)
+        return self._readiness.report(is_started=self.is_started, is_waiting=self.strategy.is_ready_after_preload)
 
     def get_stats(self) -> dict[str, Any]:
         """Return the statistics of every part, and the health of the machine, as plain values."""
@@ -365,22 +363,5 @@ class OptimizationService:
             "monitor": self.monitor.get_stats(),
             "tuner": self.tuner.get_stats(),
             "system_health": self.monitor.get_system_health(),
+            **({} if self._otel is None else {"otel": self._otel.get_stats()}),
         }
-
-
-def shared_knowledge(settings: Settings, clock: Clock) -> KnowledgeExchange | None:
-    """Return where nodes exchange what use has taught them: the Redis of the cache, if there is one."""
-    if not settings.cache_redis_url:
-        return None
-    from ondol.preload.history_redis import RedisHistory  # noqa: PLC0415  # an extra: only where it is asked for
-
-    return RedisHistory(settings.cache_redis_url, namespace=settings.cache_namespace, clock=clock)
-
-
-def cache_tiers(settings: Settings) -> TierOptions:
-    """Return the tiers that ``settings`` put below the memory of the cache."""
-    disk_bytes = settings.cache_disk_limit_bytes
-    options = TierOptions(redis_url=settings.cache_redis_url, namespace=settings.cache_namespace)
-    if disk_bytes is None:
-        return options
-    return options._replace(disk_dir=Path(settings.data_dir) / "cache", disk_max_bytes=disk_bytes)

@@ -65,6 +65,10 @@ class Settings(NamedTuple):
     load_timeout_s: float
     model_idle_ttl_s: float | None
     shutdown_grace_s: float
+    alerts_file: str | None
+    alert_webhook_url: str | None
+    alert_webhook_secret: str | None
+    otel_enabled: bool
 
     @property
     def cache_memory_limit_bytes(self) -> int:

@@ -38,7 +38,7 @@ def create_app(service: Service, engine: Engine, *, admin_token: AdminToken | No
     routes = [*api_routes(), *status_routes(service)]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(RequestMiddleware, service=service, admin_token=admin_token)],
+        middleware=[Middleware(RequestMiddleware, service=service, admin_token=admin_token, spans=service.spans)],
         exception_handlers={HTTPException: _http_problem},
         lifespan=_lifespan(service, engine),
     )

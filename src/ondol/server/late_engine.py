@@ -42,7 +42,11 @@ class LateEngine:
 
             service = self._service
             self._engine = SimilarityEngine(
-                service.models, service.cache, self._settings, recorder=service.monitor.add_metric
+                service.models,
+                service.cache,
+                self._settings,
+                recorder=service.monitor.add_metric,
+                spans=service.spans,
             )
         return self._engine
 

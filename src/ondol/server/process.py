@@ -48,7 +48,7 @@ def run_server(listener: socket.socket, settings: Settings, greeting: str) -> in
         The process's exit code, as :func:`ondol.server.run.serve` explains it.
 
     Raises:
-        ConfigurationError: the default model is not known or not installed.
+        ConfigurationError: the default model is not known or not installed, or the file of alerts holds mistakes.
     """
     token = None
     if settings.admin_key is None and settings.api_key is None:
@@ -75,6 +75,7 @@ def _is_no_cut_off(record: logging.LogRecord) -> bool:
 
 def _make_runtime(settings: Settings) -> tuple[OptimizationService, LateEngine]:
     service = OptimizationService(settings, is_memory_kept=True)
+    service.check()
     try:
         specs = embedder_specs(settings)
     except UnknownModelError as exc:
