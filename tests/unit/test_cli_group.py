@@ -16,7 +16,7 @@ def _command(name: str) -> click.Command:
 def test_the_list_is_complete() -> None:
     assert set(cli.list_commands(click.Context(cli))) == {
         *("serve", "embed", "similarity", "search", "demo"),
-        *("models", "preload", "strategy", "stats", "config", "completion"),
+        *("models", "preload", "alerts", "strategy", "stats", "config", "completion"),
     }
 
 
@@ -36,7 +36,7 @@ def test_help_has_examples_that_name_the_command(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["embed", "similarity", "search", "demo", "models", "preload", "strategy", "stats", "config"]
+    "name", ["embed", "similarity", "search", "demo", "models", "preload", "alerts", "strategy", "stats", "config"]
 )
 def test_every_command_that_answers_can_answer_in_json(name: str) -> None:
     assert "--json" in [option for parameter in _command(name).params for option in parameter.opts]
@@ -73,3 +73,15 @@ def test_each_command_of_preload_is_explained_and_can_answer_in_json() -> None:
         assert {option for parameter in options for option in parameter.opts} >= {"--json", "--url", "--timeout"}
         assert all(option.help for option in options)
         assert f"ondol preload {name}" in command.get_help(click.Context(command, info_name="x"))
+
+
+def test_each_command_of_alerts_is_explained_and_can_answer_in_json() -> None:
+    alerts = _command("alerts")
+    assert isinstance(alerts, click.Group)
+    assert set(alerts.commands) == {"rules", "history", "silence", "silences", "unsilence", "check"}
+    for name, command in alerts.commands.items():
+        options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        needed = {"--json"} if name == "check" else {"--json", "--url", "--timeout"}
+        assert {option for parameter in options for option in parameter.opts} >= needed
+        assert all(option.help for option in options)
+        assert f"ondol alerts {name}" in command.get_help(click.Context(command, info_name="x"))

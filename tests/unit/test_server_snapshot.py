@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ondol.server.middleware import REQUEST_METRIC as RECORDED_METRIC
-from ondol.server.snapshot import MAX_DECISIONS, MAX_RATE_GAP_S, REQUEST_METRIC, snapshot
+from ondol.server.snapshot import MAX_DECISIONS, MAX_EVENTS, MAX_RATE_GAP_S, REQUEST_METRIC, snapshot
 from ondol.units import Percent
 
 READINESS = {
@@ -56,7 +56,7 @@ def stats(**changes: Any) -> dict[str, Any]:
 
 
 def requests(count: int) -> dict[str, Any]:
-    metric = {"count": count, "p50": 9.0, "p99": 9.0, "last_5_minutes": {"p50": 0.002, "p99": 0.09}}
+    metric = {"count": count, "p50": 9.0, "p99": 9.0, "windows": {"5m": {"p50": 0.002, "p99": 0.09}}}
     return {"metrics": {REQUEST_METRIC: metric}}
 
 
@@ -179,11 +179,75 @@ def test_active_alerts_are_shown_with_what_to_do() -> None:
         "message": "look",
         "value": 3.0,
         "state": "fired",
+        "starts_at": 1000.0,
+        "since_seconds": 60.0,
     }
-    shown = snapshot(stats(monitor={"alerts": {"active": [event], "recent": [event, event]}}), READINESS)
+    shown = snapshot(stats(monitor={"alerts": {"active": [event]}}), READINESS)
     assert shown["alerts"] == [
-        {"name": "slow", "severity": "critical", "reason": "x is 3", "message": "look", "value": 3.0}
+        {
+            "name": "slow",
+            "severity": "critical",
+            "reason": "x is 3",
+            "message": "look",
+            "value": 3.0,
+            "starts_at": 1000.0,
+            "since_seconds": 60.0,
+            "is_silenced": False,
+            "silenced_until": None,
+        }
     ]
+    assert (shown["pending_alerts"], shown["alert_events"], shown["notices"]) == ([], [], [])
+
+
+def test_the_most_severe_alert_comes_first_and_is_shown_when_it_is_silenced() -> None:
+    severities = ["info", "odd", "warning", "critical"]
+    active = [{"name": severity, "severity": severity, "silenced_by": None} for severity in severities]
+    active[2]["silenced_by"] = "s1"
+    active[0]["silenced_by"] = "gone"
+    alerts = {"active": active, "silences": [{"id": "s1", "ends_at": 2000.0}, {"id": "s2", "ends_at": 3000.0}]}
+    shown = snapshot(stats(monitor={"alerts": alerts}), READINESS)["alerts"]
+    assert [alert["name"] for alert in shown] == ["critical", "warning", "info", "odd"]
+    assert [(alert["is_silenced"], alert["silenced_until"]) for alert in shown] == [
+        (False, None),
+        (True, 2000.0),
+        (True, None),
+        (False, None),
+    ]
+
+
+def test_what_may_fire_soon_and_what_changed_last_is_shown_beside() -> None:
+    rule = {"name": "full", "severity": "warning", "condition": "disk > 95", "value": 96.0, "since_seconds": 20.0}
+    events = [{"name": "slow", "state": "fired", "severity": "info", "at": float(number)} for number in range(8)]
+    alerts = {"active": [], "pending": [rule], "recent": events}
+    shown = snapshot(stats(monitor={"alerts": alerts}), READINESS)
+    (pending,) = shown["pending_alerts"]
+    assert (pending["name"], pending["reason"], pending["since_seconds"]) == ("full", "disk > 95", 20.0)
+    assert [event["at"] for event in shown["alert_events"]] == [7.0, 6.0, 5.0, 4.0, 3.0]
+    assert len(shown["alert_events"]) == MAX_EVENTS
+    assert shown["alert_events"][0]["state"] == "fired"
+
+
+def test_notices_are_shown_when_there_are_notifiers() -> None:
+    notices = {"webhook": {"sent": 3, "failed": 1, "queued": 0, "dropped": 0, "last_error": "HTTP 500"}, "odd": 5}
+    shown = snapshot(stats(monitor={"alerts": {"active": [], "notices": notices}}), READINESS)["notices"]
+    assert shown[0] == {"name": "webhook", "sent": 3, "failed": 1, "queued": 0, "dropped": 0, "last_error": "HTTP 500"}
+    assert shown[1] == {
+        "name": "odd",
+        "sent": None,
+        "failed": None,
+        "queued": None,
+        "dropped": None,
+        "last_error": "",
+    }
+
+
+@pytest.mark.parametrize("part", ["active", "pending", "recent", "silences", "notices"])
+@pytest.mark.parametrize("broken", [None, 5, "?", [None], [5], {"x": 1}])
+def test_odd_alerts_leave_the_rest(part: str, broken: object) -> None:
+    alerts = {"active": [{"name": "slow", "silenced_by": "s1"}], "silences": [{"id": "s1"}], part: broken}
+    shown = snapshot(stats(monitor={"alerts": alerts}), READINESS)
+    json.dumps(shown, allow_nan=False)
+    assert part == "active" or shown["alerts"][0]["name"] == "slow"
 
 
 @pytest.mark.parametrize("active", [{"slow": {"severity": "info"}}, [{"name": "slow", "severity": "info"}]])

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ondol.units import Percent, format_bytes, format_seconds
 
-__all__ = ["about_time", "ago", "figures", "reason_beyond", "size_of", "with_numbers"]
+__all__ = [
+    "about_time",
+    "ago",
+    "by_urgency",
+    "figures",
+    "reason_beyond",
+    "size_of",
+    "with_numbers",
+]
 
 Fields = list[tuple[str, str]]
 
 _MISSING: Final = "-"
 _UNITS: Final = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 _EXPERTS: Final = {"hazard": "likelihood of the next use", "frequency": "frequency of use"}
+_URGENCY: Final = ("critical", "warning", "info")
 _PERCENTAGE: Final = re.compile(r"[0-9]+(\.[0-9]+)?%")
 
 
@@ -80,6 +89,21 @@ def size_of(size_bytes: object, *, is_known: bool) -> str:
     return format_bytes(size_bytes) if is_known else f"≈ {format_bytes(size_bytes)}"
 
 
+def by_urgency(alerts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return what fires before what may fire soon, and the most severe first.
+
+    >>> [alert["n"] for alert in by_urgency([{"n": 1, "state": "pending"}, {"n": 2, "severity": "info"},
+    ...                                      {"n": 3, "severity": "critical"}])]
+    [3, 2, 1]
+    """
+
+    def key(alert: Mapping[str, Any]) -> tuple[bool, int]:
+        severity = alert.get("severity")
+        return alert.get("state") == "pending", _URGENCY.index(severity) if severity in _URGENCY else len(_URGENCY)
+
+    return sorted(alerts, key=key)
+
+
 def figures(url: str, snapshot: Mapping[str, Any], similarity: object = None) -> list[tuple[str, Fields]]:
     """Return the parts of ``snapshot``, each a heading and its fields; what is absent shows as a dash.
 
@@ -95,7 +119,7 @@ def figures(url: str, snapshot: Mapping[str, Any], similarity: object = None) ->
         *_similarity(similarity),
         ("Preloading", _preloading(_part(snapshot, "preloader"))),
         ("Machine", _machine(_part(snapshot, "memory"), _part(snapshot, "process"))),
-        ("Alerts", _alerts(snapshot.get("alerts"))),
+        ("Alerts", _alerts(snapshot)),
         ("Tuning", _tuning(_part(snapshot, "tuner"))),
     ]
 
@@ -143,9 +167,14 @@ def _server(url: str, snapshot: Mapping[str, Any]) -> Fields:
         ("environment", _text(snapshot.get("environment"))),
         ("ready", "yes" if snapshot.get("is_ready") else "no"),
         ("up for", _seconds(snapshot.get("uptime_s"))),
-        ("requests", _number(requests.get("count"))),
+        ("requests", _requests(requests)),
         ("answer time", f"median {median}, 99 % within {slow} (last 5 minutes)"),
     ]
+
+
+def _requests(requests: Mapping[str, Any]) -> str:
+    per_s = requests.get("per_s")
+    return _number(requests.get("count")) + (f", {per_s:,.1f} a second" if isinstance(per_s, (int, float)) else "")
 
 
 def _models(snapshot: Mapping[str, Any]) -> Fields:
@@ -238,12 +267,22 @@ def _machine(memory: Mapping[str, Any], process: Mapping[str, Any]) -> Fields:
     ]
 
 
-def _alerts(alerts: object) -> Fields:
-    rows = [
-        (_text(alert.get("name")), f"{_text(alert.get('severity'))}: {_text(alert.get('message'))}")
-        for alert in filter(_is_mapping, _items(alerts))
-    ]
+def _alerts(snapshot: Mapping[str, Any]) -> Fields:
+    firing = [(alert, "") for alert in filter(_is_mapping, _items(snapshot.get("alerts")))]
+    pending = [(alert, "pending, ") for alert in filter(_is_mapping, _items(snapshot.get("pending_alerts")))]
+    rows = [(_text(alert.get("name")), _alert(alert, state)) for alert, state in firing + pending]
     return rows or [("active", "none")]
+
+
+def _alert(alert: Mapping[str, Any], state: str) -> str:
+    since_s = alert.get("since_seconds")
+    since = f" for {_span(since_s)}" if isinstance(since_s, (int, float)) and since_s >= 1 else ""
+    silenced = ", silenced" if alert.get("is_silenced") else ""
+    return f"{state}{_text(alert.get('severity'))}{since}{silenced}: {_text(alert.get('message'))}"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else format_seconds(seconds)
 
 
 def _tuning(tuner: Mapping[str, Any]) -> Fields:

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "embed": "Turn texts into embedding vectors.",
     "models": "Show, load and unload the models of the running server.",
     "preload": "Show what is loaded ahead of use and why; give hints.",
+    "alerts": "Show what is wrong and what to do about it; silence notices.",
     "strategy": "Show or switch the loading strategy of the running server.",
     "stats": "Show the statistics of the running server.",
     "config": "Show every setting, its value and where it came from.",

@@ -46,6 +46,11 @@ class AlertControls:
         """Return each rule and how it stands: ``inactive``, ``pending`` or ``firing``, since when, and the value."""
         return self._alerts.rules_state()
 
+    def alert_stats(self) -> dict[str, Any]:
+        """Return what fires and what may soon, the last transitions, silences, counts, and how the notices fare."""
+        notices = {} if self._notices is None else self._notices.get_stats()
+        return {**self._alerts.get_stats(), "notices": notices}
+
     def active_alerts(self) -> list[AlertEvent]:
         """Return the firing event of each active alert."""
         return self._alerts.active()

@@ -110,9 +110,11 @@ class AlertDesk:
         """Return what is active or pending, the last transitions, the silences and the counts, as plain values."""
         with self._lock:
             now_s = self._clock.monotonic()
+            states = self._evaluator.states(now_s)
+            since_s = {state["name"]: state["since_seconds"] for state in states}
             return {
-                "active": [self._shown(event, now_s) for event in self._evaluator.active()],
-                "pending": [state for state in self._evaluator.states(now_s) if state["state"] == "pending"],
+                "active": [self._shown(event, since_s[event.name], now_s) for event in self._evaluator.active()],
+                "pending": [state for state in states if state["state"] == "pending"],
                 "recent": [event.as_dict() for event in self._evaluator.history()[-_RECENT_EVENTS:]],
                 "silences": self._silences.states(now_s),
                 "rules": len(self._evaluator.rules()),
@@ -120,9 +122,10 @@ class AlertDesk:
                 "resolved": self._evaluator.resolved_count,
             }
 
-    def _shown(self, event: AlertEvent, now_s: float) -> dict[str, Any]:
+    def _shown(self, event: AlertEvent, since_s: float, now_s: float) -> dict[str, Any]:
         silence = self._silences.find(event.labels, now_s)
-        return {**event.as_dict(), "silenced_by": None if silence is None else silence.id}
+        silenced_by = None if silence is None else silence.id
+        return {**event.as_dict(), "since_seconds": since_s, "silenced_by": silenced_by}
 
     # --- silences ---
 

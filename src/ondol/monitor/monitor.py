@@ -87,11 +87,10 @@ class PerformanceMonitor(Recording, AlertControls):
 
     def get_stats(self) -> dict[str, Any]:
         """Return every metric's figures, the alerts and the machine's health, as plain values."""
-        notices = {} if self._notices is None else self._notices.get_stats()
         return {
             "is_enabled": self._is_enabled,
             "metrics": self.summaries(),
-            "alerts": {**self._alerts.get_stats(), "notices": notices},
+            "alerts": self.alert_stats(),
             "system_health": self.get_system_health(),
             "uptime_seconds": 0.0 if self._started_at_s is None else self.now() - self._started_at_s,
             "series": self.series_count,

@@ -1,6 +1,6 @@
 """adapter: who may call what: whoever sends the key; without one all of this machine, but no foreign web page.
 
-What changes models, preloading or the loading strategy always needs a key: ``ONDOL_ADMIN_KEY``, else
+What changes models, preloading, silences or the loading strategy always needs a key: ``ONDOL_ADMIN_KEY``, else
 ``ONDOL_API_KEY``, else the token that the server has put into its data folder.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["HasKeys", "api_keys", "check_host", "check_key", "check_request", "i
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="ondol"'}
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_ADMIN_PREFIXES: Final = ("/v1/models/", "/v1/preload/", "/v1/strategy", "/v2/repository/models/")
+_ADMIN_PREFIXES: Final = ("/v1/models/", "/v1/alerts/", "/v1/preload/", "/v1/strategy", "/v2/repository/models/")
 
 
 def check_request(method: str, path: str, headers: Headers, settings: Settings, token: AdminToken | None) -> None:
@@ -41,7 +41,7 @@ def check_request(method: str, path: str, headers: Headers, settings: Settings, 
 
 
 def is_admin_action(method: str, path: str) -> bool:
-    """Tell whether a request changes models, preloading or the loading strategy.
+    """Tell whether a request changes models, preloading, silences or the loading strategy.
 
     >>> is_admin_action("POST", "/v1/models/a/load"), is_admin_action("GET", "/v1/models/a")
     (True, False)

@@ -1,4 +1,4 @@
-"""service: the table of routes that show and steer models, in ondol's own form and in the Open Inference Protocol's."""
+"""service: the table of routes that show and steer models and alerts, and of those of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import BaseRoute, Route
 
 from ondol.models.actions import ACTIONS
-from ondol.server import control, oip, preload
+from ondol.server import alerts, control, oip, preload
 from ondol.server.models import get_model
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ def control_routes() -> list[BaseRoute]:
     return [
         *(Route(f"/v1/models/{{model:path}}/{action}", _acting(action), methods=["POST"]) for action in ACTIONS),
         Route("/v1/models/{model:path}", get_model, methods=["GET"]),
+        Route("/v1/alerts", alerts.get_alerts, methods=["GET"]),
+        Route("/v1/alerts/history", alerts.get_history, methods=["GET"]),
+        Route("/v1/alerts/silences", alerts.add_silence, methods=["POST"]),
+        Route("/v1/alerts/silences/{silence_id}", alerts.delete_silence, methods=["DELETE"]),
         Route("/v1/operations", control.list_operations, methods=["GET"]),
         Route("/v1/operations/{operation_id}", control.get_operation, methods=["GET"]),
         Route("/v1/preload", preload.get_plan, methods=["GET"]),

@@ -10,6 +10,7 @@ import msgspec
 
 from ondol._version import __version__
 from ondol.server import schemas, schemas_oip
+from ondol.server.openapi_alerts import ALERTS
 from ondol.server.openapi_control import CONTROL
 from ondol.server.openapi_preload import PRELOAD
 from ondol.server.openapi_table import OPERATIONS as TABLE
@@ -24,13 +25,14 @@ __all__ = ["OPERATIONS", "openapi_bytes"]
 
 _REF: Final = "#/components/schemas/{name}"
 
-OPERATIONS: Final = (*TABLE, *CONTROL, *PRELOAD)
+OPERATIONS: Final = (*TABLE, *CONTROL, *PRELOAD, *ALERTS)
 
 _TAGS: Final = {
     "similarity": "Vectors and scores of texts.",
     "documents": "Store texts and find them again.",
     "models": "The models: their state, and what may be done with them.",
     "preloading": "What is loaded ahead of use, why, and the hints on when models will be wanted.",
+    "alerts": "What is wrong and what to do about it, what was, and silences.",
     "oip": "The Open Inference Protocol (KServe v2): health, metadata, the model repository. Errors are "
     '`{"error": text}`.',
     "operation": "Health, figures, this description.",

@@ -1,4 +1,4 @@
-"""adapter: the operations of the HTTP API one by one, as the OpenAPI description lists them: all but model control."""
+"""adapter: the operations of the HTTP API one by one, as the OpenAPI description lists them: all but control."""
 
 from __future__ import annotations
 

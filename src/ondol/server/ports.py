@@ -10,27 +10,59 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ondol.models.status import ModelStatus
-    from ondol.monitor import MetricSnapshot
+    from ondol.monitor import AlertEvent, MetricSnapshot
+    from ondol.monitor.silences import Silence
     from ondol.preload.hint import HintStatus
     from ondol.recorder import Recorder
     from ondol.settings import Settings
     from ondol.similarity.embedders import EmbedderInfo
     from ondol.similarity.records import EmbeddingBatch, NewDocument, PairScore, SearchHit, StoredDocument
     from ondol.strategy import LoadingStrategy
+    from ondol.tracing import SpanRelay
 
 __all__ = ["Engine", "Hinting", "Monitor", "Pool", "Preloading", "Service"]
 
 
 class Monitor(Protocol):
-    """Takes and gives back measurements."""
+    """Takes and gives back measurements, and watches them."""
 
     @property
     def add_metric(self) -> Recorder:
         """Record one measurement."""
         ...
 
+    def add_exemplar(self, name: str, value: float, leads_to: Mapping[str, str], /, **labels: str) -> None:
+        """Let exporters show what leads to a measurement."""
+        ...
+
     def collect(self) -> list[MetricSnapshot]:
         """Return every series, for the exposition formats."""
+        ...
+
+    def alert_stats(self) -> dict[str, Any]:
+        """Return what fires, the silences, the counts and how the notices fare."""
+        ...
+
+    def alert_states(self) -> list[dict[str, Any]]:
+        """Return each rule and where its alert is."""
+        ...
+
+    def alert_history(self) -> list[AlertEvent]:
+        """Return the last transitions, newest last."""
+        ...
+
+    def silences(self) -> list[Silence]:
+        """Return the silences that are active or still to come."""
+        ...
+
+    def silence_alerts(
+        self, matchers: Mapping[str, str], duration_s: float, *, comment: str = "", created_by: str = ""
+    ) -> Silence:
+        """Hold back the notices of the alerts that match, for so long."""
+        ...
+
+    def end_silence(self, silence_id: str) -> bool:
+        """End a silence; return whether there was one of that id."""
         ...
 
 
@@ -115,6 +147,11 @@ class Service(Protocol):
     @property
     def monitor(self) -> Monitor:
         """Its monitor."""
+        ...
+
+    @property
+    def spans(self) -> SpanRelay:
+        """Where traces go, when somebody listens."""
         ...
 
     @property

@@ -35,6 +35,7 @@ __all__ = [
     "ProblemType",
     "RequestError",
     "UnauthorizedError",
+    "UnknownSilenceError",
     "advised",
     "problem_response",
 ]
@@ -101,6 +102,10 @@ class MisdirectedError(RequestError):
     """The request names another host than this server."""
 
 
+class UnknownSilenceError(RequestError):
+    """The request names a silence of alerts that there is not (any more)."""
+
+
 class OverloadedError(RequestError):
     """More requests at once than the server takes."""
 
@@ -131,6 +136,7 @@ PROBLEMS: Final[Mapping[type[Exception], ProblemType]] = {
     errors.UnknownDocumentError: ProblemType(404, "unknown-document", "There is no document of that id"),
     errors.UnknownOperationError: ProblemType(404, "unknown-operation", "There is no operation of that id"),
     errors.UnknownHintError: ProblemType(404, "unknown-hint", "There is no preload hint of that id"),
+    UnknownSilenceError: ProblemType(404, "unknown-silence", "There is no silence of that id"),
     BodyTooLargeError: ProblemType(413, "body-too-large", "The body is too large"),
     MediaTypeError: ProblemType(415, "unsupported-media-type", "The body's type is not supported"),
     MisdirectedError: ProblemType(421, "unknown-host", "The request was meant for another host"),

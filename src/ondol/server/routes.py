@@ -25,7 +25,9 @@ def api_routes() -> list[BaseRoute]:
         Route("/livez", livez, methods=["GET"]),
         Route("/readyz", readyz, methods=["GET"]),
         LateRoutes(("/metrics", "/openapi.json", "/docs", "/v1/"), _text_routes),
-        LateRoutes(("/v1/models/", "/v1/operations", "/v1/preload", "/v1/strategy", "/v2"), _control_routes),
+        LateRoutes(
+            ("/v1/models/", "/v1/alerts", "/v1/operations", "/v1/preload", "/v1/strategy", "/v2"), _control_routes
+        ),
     ]
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["MAX_DECISIONS", "MAX_RATE_GAP_S", "REQUEST_METRIC", "snapshot"]
+__all__ = ["MAX_DECISIONS", "MAX_EVENTS", "MAX_RATE_GAP_S", "REQUEST_METRIC", "snapshot"]
 
 REQUEST_METRIC: Final = "http.request_seconds"
 """The metric that holds the duration of every request the server answered."""
@@ -21,6 +21,10 @@ MAX_RATE_GAP_S: Final = 10.0
 MAX_DECISIONS: Final = 8
 """Most tuning decisions shown, newest first."""
 
+MAX_EVENTS: Final = 5
+"""Most transitions of alerts shown, newest first."""
+
+_URGENCY: Final = ("critical", "warning", "info")
 _MODEL_FIELDS: Final = (
     *("size_bytes", "load_seconds", "leases", "priority", "progress", "eta_s", "retry_in_s"),
     *("since_s", "changed_at", "last_used_at", "last_error_at"),
@@ -56,6 +60,7 @@ def snapshot(
         "cache": _cache(_mapping(stats.get("cache"))),
         "preloader": _preloader(_mapping(stats.get("preloader"))),
         "alerts": _alerts(monitor.get("alerts")),
+        **_around_alerts(_mapping(monitor.get("alerts"))),
         "tuner": _tuner(_mapping(stats.get("tuner"))),
         "requests": _requests(_mapping(monitor.get("metrics")), uptime_s, previous or {}),
     }
@@ -154,21 +159,57 @@ def _preloader(stats: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alerts(alerts: object) -> list[dict[str, Any]]:
+    """Return what fires, the most severe first."""
     active = _mapping(alerts).get("active", alerts)
     if isinstance(active, Mapping):
         active = [{"name": name, **_mapping(alert)} for name, alert in active.items()]
-    return [_alert(alert) for alert in _items(active)]
+    ends = {
+        _text(silence.get("id")): _number(silence.get("ends_at"))
+        for silence in map(_mapping, _items(_mapping(alerts).get("silences")))
+    }
+    return sorted((_alert(alert, ends) for alert in _items(active)), key=_urgency)
 
 
-def _alert(alert: object) -> dict[str, Any]:
-    if not isinstance(alert, Mapping):
-        return {"name": _text(alert), "severity": "warning", "reason": "", "message": "", "value": None}
+def _urgency(alert: Mapping[str, Any]) -> int:
+    severity = alert["severity"]
+    return _URGENCY.index(severity) if severity in _URGENCY else len(_URGENCY)
+
+
+def _alert(alert: object, silence_ends: Mapping[str, Any]) -> dict[str, Any]:
+    given = _mapping(alert)
+    silence = given.get("silenced_by")
     return {
-        "name": _text(alert.get("name") or alert.get("rule")),
-        "severity": _text(alert.get("severity")) or "warning",
-        "reason": _text(alert.get("reason") or alert.get("condition")),
-        "message": _text(alert.get("message")),
-        "value": _number(alert.get("value")),
+        "name": _text(given.get("name") or given.get("rule")) if given else _text(alert),
+        "severity": _text(given.get("severity")) or "warning",
+        "reason": _text(given.get("reason") or given.get("condition")),
+        "message": _text(given.get("message")),
+        "starts_at": _number(given.get("starts_at") or None),
+        "is_silenced": silence is not None,
+        "silenced_until": None if silence is None else silence_ends.get(_text(silence)),
+        **_pick(given, "value", "since_seconds"),
+    }
+
+
+def _around_alerts(alerts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what may fire soon, the last transitions, and how the notices fare."""
+    pending = sorted((_alert(rule, {}) for rule in map(_mapping, _items(alerts.get("pending"))) if rule), key=_urgency)
+    events = [_event(event) for event in map(_mapping, _items(alerts.get("recent"))) if event]
+    notices = _mapping(alerts.get("notices")).items()
+    return {
+        "pending_alerts": pending,
+        "alert_events": events[-MAX_EVENTS:][::-1],
+        "notices": [
+            {"name": name, "last_error": _text(_mapping(figures).get("last_error"))}
+            | _pick(figures, "sent", "failed", "queued", "dropped")
+            for name, figures in notices
+        ],
+    }
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: _text(event.get(name)) for name in ("name", "state", "severity", "reason")},
+        **_pick(event, "at", "value", "active_seconds"),
     }
 
 
@@ -199,5 +240,5 @@ def _requests(
         gap_s = uptime_s - before_s
         # A restarted service counts from zero again: no rate until the next snapshot.
         per_s = (count - before) / gap_s if 0 < gap_s <= MAX_RATE_GAP_S and count >= before else None
-    recent = _mapping(metric.get("last_5_minutes"))
+    recent = _mapping(_mapping(metric.get("windows")).get("5m"))
     return {"count": count, "per_s": per_s, "p50_s": _number(recent.get("p50")), "p99_s": _number(recent.get("p99"))}

@@ -35,6 +35,12 @@ export function makeFormat(language, texts) {
       const [name, size] = [["d", 86400], ["h", 3600], ["min", 60]].find(([, length]) => value >= length) ?? [];
       return name ? texts.ago(unit(whole.format(Math.floor(value / size)), name)) : texts.justNow;
     },
+    figure: (value) => (isNumber(value) ? new Intl.NumberFormat(language, { maximumSignificantDigits: 6 }).format(value) : DASH),
+    /** A time of day; with its date when that is not today. */
+    clock(date) {
+      const isToday = date.toDateString() === new Date().toDateString();
+      return isToday ? date.toLocaleTimeString(language, { timeStyle: "medium" }) : this.moment(date);
+    },
     moment: (date) => date.toLocaleString(language, { dateStyle: "medium", timeStyle: "medium" }),
     duration(value) {
       if (!isNumber(value)) return DASH;

@@ -201,15 +201,69 @@ function renderModels(s) {
   $("models-empty").hidden = s.models.length > 0;
 }
 
-function renderAlerts(s) {
-  fill($("alerts"), s.alerts.map((alert) => element("li", {
+/** A moment by this machine's clock, said by `say`; nothing when it is not known. */
+function moment(at, say = (time) => time) {
+  const date = new Date(typeof at === "number" ? Math.round(at) * 1000 : NaN);
+  if (Number.isNaN(date.getTime())) return [];
+  return [element("time", { datetime: date.toISOString(), title: format.moment(date), text: say(format.clock(date)) })];
+}
+
+/** The nodes with a dot between each two. */
+function dotted(nodes) {
+  return nodes.flatMap((node, i) => (i ? [" · ", node] : [node]));
+}
+
+function silenceOf(alert) {
+  if (!alert.is_silenced) return [];
+  const until = moment(alert.silenced_until, texts.silencedUntil);
+  return until.length ? until : [texts.silenced];
+}
+
+function alertItem(alert, facts) {
+  return element("li", {
     "data-severity": alert.severity,
+    "data-silenced": alert.is_silenced ? "" : undefined,
     children: [
       element("span", { class: "pill", text: texts[`severity_${alert.severity}`] ?? alert.severity }),
       element("b", { text: alert.name }),
-      [alert.reason, alert.message].filter(Boolean).join(". "),
+      ...(facts.length ? [element("span", { class: "facts", children: dotted(facts) })] : []),
+      ...[alert.reason, alert.message].filter(Boolean).map((text) => element("span", { lang: "en", class: "said", text })),
     ],
-  })));
+  });
+}
+
+function valueOf(alert) {
+  return typeof alert.value === "number" ? [texts.valueIs(format.figure(alert.value))] : [];
+}
+
+function eventItem(event) {
+  return element("li", {
+    title: event.reason,
+    children: [
+      ...moment(event.at),
+      element("b", { text: event.name }),
+      element("span", {
+        class: "pill",
+        "data-tone": event.state === "resolved" ? "good" : event.severity === "critical" ? "bad" : "warn",
+        text: texts[`event_${event.state}`] ?? event.state,
+      }),
+    ],
+  });
+}
+
+function noticeRow(notifier) {
+  const counts = texts.noticeCounts(format.count(notifier.sent), format.count(notifier.failed), format.count(notifier.queued));
+  const error = notifier.last_error ? [element("span", { class: "last", lang: "en", text: notifier.last_error })] : [];
+  return element("div", { children: [element("dt", { text: notifier.name }), element("dd", { children: [counts, ...error] })] });
+}
+
+function renderAlerts(s) {
+  fill($("alerts"), s.alerts.map((alert) => alertItem(alert, [...moment(alert.starts_at, texts.since), ...valueOf(alert), ...silenceOf(alert)])));
+  fill($("pending-alerts"), s.pending_alerts.map((alert) => alertItem(alert, [texts.pending, ...valueOf(alert)])));
+  fill($("alert-events"), s.alert_events.map(eventItem));
+  fill($("notices"), s.notices.map(noticeRow));
+  $("alert-events-part").hidden = !s.alert_events.length;
+  $("notices-part").hidden = !s.notices.length;
   setText($("alert-count"), s.alerts.length ? String(s.alerts.length) : "");
   $("alerts-empty").hidden = s.alerts.length > 0;
   if (s.alerts.length !== (latest?.alerts.length ?? 0)) announce(s.alerts.length ? texts.saidAlerts(s.alerts.length) : texts.noAlerts);
