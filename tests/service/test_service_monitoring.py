@@ -197,6 +197,7 @@ def test_what_has_nothing_to_wait_for_is_ready_at_once(folder: Path) -> None:
 def test_opentelemetry_is_told_of_leases_and_loads_where_it_is_asked_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    states: list[bool] = []
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
 
@@ -204,13 +205,14 @@ def test_opentelemetry_is_told_of_leases_and_loads_where_it_is_asked_for(
             service = OptimizationService(settings(otel_enabled=True))
             service.models.register(ModelSpec(name="m", load=lambda: "model"))
             async with service:
-                assert service.spans.is_on
+                states.append(service.spans.is_on)
                 async with service.models.lease("m"):
                     pass
-            assert not service.spans.is_on
+            states.append(service.spans.is_on)
             assert service.get_stats()["otel"]["spans"]["failures"] == 0
 
         asyncio.run(scenario())
+    assert states == [True, False]
     names = {
         span.name for sent in collector.traces for each in sent.resource_spans for part in each.scope_spans
         for span in part.spans

@@ -7,12 +7,13 @@ float that tell its bucket are cut out of the whole batch at once and counted as
 from __future__ import annotations
 
 import math
+import struct
 import sys
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ondol.monitor.buckets import CELLS, GROUPS, PER_OCTAVE
+from ondol.monitor.buckets import CELLS, GROUPS, PER_OCTAVE, bucket_of
 from ondol.monitor.lanes import EMPTY_LANES, Lanes, lanes_of
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ _MIN_FOR_NUMPY: Final = 128
 """From so many values on numpy's fixed cost is less than what it saves."""
 
 _SIGN: Final = 1 << 18
-_MAX_RANGE: Final = 1 << 14
-"""Widest range of cells that is counted in an array; beyond it the values are spread too thinly."""
+_SMALLEST_NORMAL: Final = sys.float_info.min
+_MOST_SPREAD: Final = 1e30
+"""Values that lie further apart are spread too thinly to be counted in an array with all that is between them."""
 
 _MAX_LANES: Final = 1 << 12
 """More than any sketch keeps: what is so far below the largest is put together here already."""
@@ -52,14 +54,15 @@ class Batch(NamedTuple):
 
 def count_batch(values: Sequence[Any]) -> Batch:
     """Count ``values``; what is not a finite number is left out and counted as refused."""
-    try:
-        numbers = array("d", values)
-    except (TypeError, OverflowError):
-        return _sifted(values)
-    if not numbers:
+    if not values:
         return Batch(0, 0.0, math.inf, -math.inf, 0, EMPTY_LANES, EMPTY_LANES, 0)
-    numpy = sys.modules.get("numpy") if len(numbers) >= _MIN_FOR_NUMPY else None
-    batch = _counted(numbers) if numpy is None else _numpy_counted(numpy, numbers)
+    numpy = sys.modules.get("numpy") if len(values) >= _MIN_FOR_NUMPY else None
+    try:
+        # A third of what array("d", values) takes.
+        raw = struct.pack(f"{len(values)}d" if _IS_LITTLE or numpy is not None else f"<{len(values)}d", *values)
+    except (struct.error, OverflowError, TypeError):
+        return _sifted(values)
+    batch = _counted(values, raw) if numpy is None else _numpy_counted(numpy, raw)
     return _sifted(values) if batch is None else batch
 
 
@@ -77,28 +80,24 @@ def _sifted(values: Sequence[Any]) -> Batch:
     if refused:
         return count_batch(numbers)._replace(refused=refused)
     # Finite numbers whose sum is beyond all floats: it is kept as the largest.
-    halves = _counted(array("d", (number / len(numbers) for number in numbers)))
-    counted = _sides(_cells(array("d", numbers)).items())
-    total = max(-sys.float_info.max, min(sys.float_info.max, halves.total * len(numbers) if halves else 0.0))
+    total = sum(number / len(numbers) for number in numbers) * len(numbers)
+    total = max(-sys.float_info.max, min(sys.float_info.max, total))
+    counted = _sides(_cells(struct.pack(f"<{len(numbers)}d", *numbers)).items())
     return Batch(len(numbers), total, min(numbers), max(numbers), *counted, 0)
 
 
-def _counted(numbers: array[float]) -> Batch | None:
-    """Count without numpy; ``None`` when the sum is not finite."""
-    total = sum(numbers)
+def _counted(values: Sequence[float], raw: bytes) -> Batch | None:
+    """Count without numpy; ``None`` when the sum is not finite. ``raw`` holds the values as little-endian doubles."""
+    total = float(sum(values))
     if not math.isfinite(total):
         return None
-    counted = _sides(_cells(numbers).items())
-    return Batch(len(numbers), total, min(numbers), max(numbers), *counted, 0)
+    counted = _sides(_cells(raw).items())
+    return Batch(len(values), total, float(min(values)), float(max(values)), *counted, 0)
 
 
-def _cells(numbers: array[float]) -> Mapping[int, int]:
+def _cells(raw: bytes) -> Mapping[int, int]:
     """Return the counts by cell: sign, exponent, and seven bits of the mantissa; five bits of nothing behind."""
-    if not _IS_LITTLE:
-        numbers = numbers[:]
-        numbers.byteswap()
-    raw = numbers.tobytes()
-    words = bytearray(4 * len(numbers))
+    words = bytearray(len(raw) // 2)
     words[_PLACES[0] :: 4] = raw[5::8].translate(_TOP_THREE_BITS)
     words[_PLACES[1] :: 4] = raw[6::8]
     words[_PLACES[2] :: 4] = raw[7::8]
@@ -131,29 +130,27 @@ def _lanes(counts: Mapping[int, int]) -> Lanes:
     return lanes_of(low, row)
 
 
-def _numpy_counted(numpy: Any, numbers: array[float]) -> Batch | None:
-    """Count with numpy; ``None`` when a value or the sum is not finite."""
-    floats = numpy.frombuffer(numbers, dtype=numpy.float64)
+def _numpy_counted(numpy: Any, raw: bytes) -> Batch | None:
+    """Count with numpy; ``None`` when a value or the sum is not finite. ``raw`` holds the values as doubles."""
+    floats = numpy.frombuffer(raw, dtype=numpy.float64)
     with numpy.errstate(all="ignore"):
         total = float(floats.sum())
     if not math.isfinite(total):
         return None
     minimum, maximum = float(floats.min()), float(floats.max())
     cells = floats.view(numpy.int64) >> 45
-    lowest, highest = int(cells.min()), int(cells.max())
-    if lowest < CELLS or highest - lowest > _MAX_RANGE:  # zeros, negative values, or hardly two alike
+    if minimum >= _SMALLEST_NORMAL and maximum < minimum * _MOST_SPREAD:
+        counted = (0, _numpy_lanes(numpy, cells, bucket_of(minimum)), EMPTY_LANES)
+    else:  # zeros, negative values, or hardly two alike
         found, counts = numpy.unique(cells & (2 * _SIGN - 1), return_counts=True)
         counted = _sides(zip(found.tolist(), counts.tolist(), strict=True))
-    else:
-        counted = (0, _numpy_lanes(numpy, cells - lowest, lowest, highest), EMPTY_LANES)
-    return Batch(len(numbers), total, minimum, maximum, *counted, 0)
+    return Batch(len(floats), total, minimum, maximum, *counted, 0)
 
 
-def _numpy_lanes(numpy: Any, cells: Any, lowest: int, highest: int) -> Lanes:
-    every = numpy.arange(lowest, highest + 1)
-    buckets = (every >> 7) * PER_OCTAVE + numpy.frombuffer(GROUPS, dtype=numpy.uint8)[every & (CELLS - 1)]
-    starts = numpy.flatnonzero(numpy.diff(buckets, prepend=-1))
-    counts = numpy.add.reduceat(numpy.bincount(cells, minlength=len(every)), starts)
+def _numpy_lanes(numpy: Any, cells: Any, low: int) -> Lanes:
+    groups = numpy.frombuffer(GROUPS, dtype=numpy.uint8)
+    buckets = (cells >> 7) * PER_OCTAVE + groups[cells & (CELLS - 1)]
+    buckets -= low
     row = array("Q")
-    row.frombytes(counts.astype(numpy.uint64).tobytes())
-    return lanes_of(int(buckets[0]), row)
+    row.frombytes(numpy.bincount(buckets).tobytes())  # of 64-bit integers, none of them negative
+    return lanes_of(low, row)

@@ -16,7 +16,13 @@ __all__ = ["EMPTY_LANES", "Lanes", "counts_of", "lanes_of", "pack_counts", "toge
 
 LANE_BITS: Final = 64
 LANE_BYTES: Final = 8
-_WIDTHS: Final = (1, 2, 4, 8)
+_MASKED_LANES: Final = 2048
+_BEYOND: Final = tuple(
+    (width, int.from_bytes((bytes(width) + b"\xff" * (LANE_BYTES - width)) * _MASKED_LANES, "little"))
+    for width in (1, 2, 4)
+)
+"""By width: the bits of counts that need more bytes; a loop over the counts would cost ten times as much."""
+
 _IS_LITTLE: Final = sys.byteorder == "little"
 
 
@@ -73,10 +79,7 @@ def pack_counts(lanes: Lanes) -> tuple[int, bytes]:
     """Return how many bytes a count takes, and the counts in that width, little-endian."""
     span = lanes.span
     raw = lanes.bits.to_bytes(span * LANE_BYTES, "little")
-    counts = array("Q")
-    counts.frombytes(raw)
-    largest = max(_little(counts), default=0)
-    width = next(width for width in _WIDTHS if largest < 1 << (8 * width))
+    width = next((width for width, beyond in _BEYOND if span <= _MASKED_LANES and not lanes.bits & beyond), LANE_BYTES)
     if width == LANE_BYTES:
         return width, raw
     packed = bytearray(span * width)

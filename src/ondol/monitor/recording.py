@@ -29,6 +29,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _MAX_QUICK: Final = 4096
+_SETTLE_S: Final = 1.0
+"""How often the decorators look how much waits: to look on each call would cost more than the clock."""
 
 
 class Recording:
@@ -48,8 +50,10 @@ class Recording:
         self._book = MetricBook()
         # Read without the lock: a key maps to one series for ever.
         self._quick: dict[tuple[object, ...], Series] = {}
-        self.settles_at_s = _end_of_slot(self.now())
+        self._slot_ends_s = _end_of_slot(self.now())
         """When the slot of ten seconds ends, so that what came in it has to be counted."""
+        self.settles_at_s = 0.0
+        """When somebody who records should look again whether anything has to be counted."""
         self._relief = Relief(self._relieve)
         self._bound: list[Series] = []
         self._errors = 0
@@ -150,34 +154,35 @@ class Recording:
         Raises:
             MonitorError: the name is not valid, or the unit is no unit of time.
         """
-        return make_timed(lambda: self, name, unit)
+        return make_timed(self, name, unit)
 
     def fold(self) -> None:
         """Count what waits to be counted. Reading does this by itself."""
         now_s = self.now()
-        if now_s >= self.settles_at_s:
+        if now_s >= self._slot_ends_s:
             self._turn(now_s)
         with self._lock:
             self._note_refused(self._book.fold(now_s))
 
     def settle(self, series: Series, at_s: float) -> None:
         """Count what waits when the slot has ended by ``at_s``, or when much waits in ``series``."""
-        if at_s >= self.settles_at_s:
+        if at_s >= self._slot_ends_s:
             self._turn(at_s)
         if len(series.pending) >= MAX_PENDING:
             self.fold()
+        self.settles_at_s = min(self._slot_ends_s, at_s + _SETTLE_S)
 
     def _turn(self, now_s: float) -> None:
         """Count what came in the slot that has ended, in it."""
         with self._lock:
-            if now_s >= self.settles_at_s:
-                ended_s, self.settles_at_s = self.settles_at_s, _end_of_slot(now_s)
+            if now_s >= self._slot_ends_s:
+                ended_s, self._slot_ends_s = self._slot_ends_s, _end_of_slot(now_s)
                 self._note_refused(self._book.fold(nextafter(ended_s, 0.0)))
 
     def _relieve(self) -> None:
         """Count what came in a slot that has ended, and the series whose recorder does not look how much waits."""
         with self._lock:
-            if self.now() >= self.settles_at_s or any(len(series.pending) > MAX_PENDING for series in self._bound):
+            if self.now() >= self._slot_ends_s or any(len(series.pending) > MAX_PENDING for series in self._bound):
                 self.fold()
 
     def _note_refused(self, refused: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from ondol.monitor.names import check_name, check_time_unit
+from ondol.monitor.timing_code import Wrapper, compiled, parameters_of
 from ondol.monitor.timing_generators import timed_async_generator, timed_generator
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_PENDING", "Measurement", "Stopwatch", "Timekeeper", "make_timed"]
 
-MAX_PENDING: Final = 1024
+MAX_PENDING: Final = 4096
 """So many values of a series wait at most before they are counted."""
 
 P = ParamSpec("P")
@@ -104,9 +105,9 @@ def _count_failure(keeper: Timekeeper, name: str, error: BaseException, labels: 
 
 
 class Stopwatch:
-    """Records the durations of one metric, with what can be looked up once looked up once."""
+    """Records the durations of one metric in one monitor, with what can be looked up once looked up once."""
 
-    __slots__ = ("_name", "_per_s", "_unit", "keeper", "now", "series")
+    __slots__ = ("_name", "_per_s", "keeper", "now", "series")
 
     def __init__(self, keeper: Timekeeper, name: str, unit: str, per_s: float) -> None:
         """Look up the series.
@@ -118,13 +119,7 @@ class Stopwatch:
         self.now = keeper.now
         self.series = keeper.series(name, unit)
         self._name = name
-        self._unit = unit
         self._per_s = per_s
-
-    def ended(self, start_s: float) -> None:
-        """Record what began at ``start_s`` and has just ended well."""
-        end_s = self.now()
-        self.took(end_s - start_s, end_s)
 
     def took(self, elapsed_s: float, end_s: float) -> None:
         """Record a duration that ended at ``end_s``."""
@@ -139,14 +134,17 @@ class Stopwatch:
         _count_failure(self.keeper, self._name, error, {})
 
 
-def make_timed(resolve: Callable[[], Timekeeper], name: str, unit: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def make_timed(
+    monitor: Timekeeper | Callable[[], Timekeeper], name: str, unit: str
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator that measures each call of a plain function, or each await of a coroutine function.
 
     Of a generator or an asynchronous generator the time counts that its own code takes, from the first item to the
     last; not what whoever asks for the items does between. One that is not used up counts with what it took so far.
 
     Args:
-        resolve: gives the monitor; asked on each call, so that decorating builds nothing.
+        monitor: takes the times; or what gives the monitor, asked on each call, so that decorating builds nothing.
+            With a monitor, decorating looks the series up.
         name: of the metric.
         unit: of time.
 
@@ -154,14 +152,11 @@ def make_timed(resolve: Callable[[], Timekeeper], name: str, unit: str) -> Calla
         MonitorError: the name is not valid, or the unit is no unit of time.
     """
     word, per_s = _checked(name, unit)
-    known: Stopwatch | None = None
+
+    resolve = monitor if callable(monitor) else None
 
     def watch() -> Stopwatch:
-        nonlocal known
-        keeper = resolve()
-        if known is None or known.keeper is not keeper:
-            known = Stopwatch(keeper, name, word, per_s)
-        return known
+        return Stopwatch(monitor() if callable(monitor) else monitor, name, word, per_s)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         target = function.func if isinstance(function, functools.partial) else function
@@ -169,9 +164,7 @@ def make_timed(resolve: Callable[[], Timekeeper], name: str, unit: str) -> Calla
             return cast("Callable[P, T]", timed_async_generator(watch, function))
         if inspect.isgeneratorfunction(target):
             return cast("Callable[P, T]", timed_generator(watch, function))
-        if _is_coroutine_function(function):
-            return cast("Callable[P, T]", _timed_coroutine(watch, function))
-        return _timed_plain(watch, function)
+        return cast("Callable[P, T]", _timed(resolve, watch, per_s, function))
 
     return decorate
 
@@ -181,45 +174,35 @@ def _is_coroutine_function(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def _timed_coroutine(watch: Callable[[], Stopwatch], function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    async def timed(*args: Any, **kwargs: Any) -> Any:
+def _timed(
+    resolve: Callable[[], Timekeeper] | None,
+    watch: Callable[[], Stopwatch],
+    per_s: float,
+    function: Callable[..., Any],
+) -> Callable[..., Any]:
+    def look_up() -> tuple[Any, ...]:
+        # A plain tuple: taking any other kind apart takes longer. It is replaced as a whole, for threads.
         stopwatch = watch()
-        start_s = stopwatch.now()
-        try:
-            result = await function(*args, **kwargs)
-        except BaseException as exc:
-            stopwatch.failed(exc)
-            raise
-        stopwatch.ended(start_s)
-        return result
+        series = stopwatch.series
+        return stopwatch.keeper, stopwatch.now, series.pending.append, series, stopwatch
 
-    return timed
+    parameters = parameters_of(function)
+    wrapper = Wrapper(_is_coroutine_function(function), is_fixed=resolve is None, is_in_seconds=per_s == 1.0)
+    code = compiled(parameters.declared, parameters.passed, wrapper)
+    space: dict[str, Any] = {}
+    exec(code, space)  # noqa: S102  # our own few lines, with nothing in them but the names of parameters
+    awaited = (CoroutineType, _finish)
+    timed = space["make"](function, look_up, resolve, per_s, awaited, parameters.defaults)
+    return cast("Callable[..., Any]", functools.wraps(function)(timed))
 
 
-def _timed_plain(watch: Callable[[], Stopwatch], function: Callable[P, T]) -> Callable[P, T]:
-    async def finish(stopwatch: Stopwatch, start_s: float, coroutine: CoroutineType[Any, Any, Any]) -> Any:
-        try:
-            result = await coroutine
-        except BaseException as exc:
-            stopwatch.failed(exc)
-            raise
-        stopwatch.ended(start_s)
-        return result
-
-    @functools.wraps(function)
-    def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-        stopwatch = watch()
-        start_s = stopwatch.now()
-        try:
-            result = function(*args, **kwargs)
-        except BaseException as exc:
-            stopwatch.failed(exc)
-            raise
-        if isinstance(result, CoroutineType):
-            # A plain function that hands on a coroutine: the work is the await, not the call.
-            return cast("T", finish(stopwatch, start_s, result))
-        stopwatch.ended(start_s)
-        return result
-
-    return timed
+async def _finish(stopwatch: Stopwatch, start_s: float, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    """Measure on what a plain function has handed on: the work is the await, not the call."""
+    try:
+        result = await coroutine
+    except BaseException as exc:
+        stopwatch.failed(exc)
+        raise
+    end_s = stopwatch.now()
+    stopwatch.took(end_s - start_s, end_s)
+    return result
