@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import weakref
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,8 +16,8 @@ from ondol.monitor.cgroup import MACHINE_USAGE, CgroupReader, MemoryLevel
 from ondol.monitor.host_cpu import CpuMeter, own_cpus
 from ondol.monitor.kernel_text import meminfo, own_times, pressure_percent, share_percent
 from ondol.monitor.other_systems import OtherSystem
-from ondol.monitor.pressure import pressure_files
-from ondol.monitor.proc_files import KeptFile, KeptRow, OpenFiles
+from ondol.monitor.pressure import SeldomPressures, pressure_files
+from ondol.monitor.proc_files import KeptFile, OpenFiles
 
 if sys.platform != "win32":
     import resource
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HostSample", "HostSampler"]
 
-_WAITS_S: Final = 10.0
-"""Waits for CPUs and disks are means of ten seconds: they are read as often."""
 _REFRESH_S: Final = 30.0
 """How often that is looked at which changes slowly: the disk, the own group's path, the CPUs, the limit of files."""
 
@@ -103,11 +102,8 @@ class HostSampler:
         """
         proc = Path(proc_root)
         self._other = OtherSystem()
-        self._proc = proc
-        self._waits: KeptRow[str] = KeptRow(())
-        self._waits_at_s = -inf
-        self._waits_percent: dict[str, float | None] = {}
-        self._cgroup = CgroupReader(proc, Path(cgroup_root), self._files_beside)
+        self._waits = SeldomPressures()
+        self._cgroup = CgroupReader(proc, Path(cgroup_root), partial(_files_beside, proc, self._waits))
         self._cpu = CpuMeter(proc, self._other)
         self._statm = KeptFile(proc / "self" / "statm", 256)
         self._open_files = OpenFiles(proc / "self" / "fd")
@@ -173,10 +169,7 @@ class HostSampler:
         # First all that is read each time, in a row: after each call of the system the interpreter is slower.
         text_of = self._cgroup.read().get
         open_files = self._open_files.count()
-        if now_s - self._waits_at_s >= _WAITS_S:
-            self._waits_at_s = now_s
-            texts = self._waits.read()
-            self._waits_percent = dict(zip(self._waits.keys, map(pressure_percent, texts), strict=False))
+        waits = self._waits.read(now_s)
         quota, group = self._cgroup.quota, self._cgroup.quota_counters()
         cpu_percent, throttled_percent = self._cpu.measure(now_s, self._cpus, quota, group, text_of(MACHINE_USAGE, b""))
         memory, high = self._cgroup.memory_state(self._machine_memory(text_of("meminfo", b"")))
@@ -199,19 +192,12 @@ class HostSampler:
             None if high is None else high.limit_bytes,
             None if high is None else share_percent(high.used_bytes, high.limit_bytes),
             pressure_percent(text_of("memory", b"")),
-            self._waits_percent.get("cpu"),
-            self._waits_percent.get("io"),
+            waits.get("cpu"),
+            waits.get("io"),
             throttled_percent,
             self._most_files,
             None if self._most_files is None else share_percent(open_files, self._most_files),
         )
-
-    def _files_beside(self, own_group: Path | None) -> list[tuple[str, list[Path]]]:
-        """Return what is read beside the limits each time; what is read less often is put apart."""
-        memory, *others = pressure_files(self._proc, own_group)
-        self._waits.close()
-        self._waits, self._waits_at_s = KeptRow(others), -inf
-        return [("meminfo", [self._proc / "meminfo"]), ("self", [self._proc / "self" / "stat"]), memory]
 
     def _machine_memory(self, text: bytes) -> MemoryLevel:
         sizes = meminfo(text)
@@ -247,7 +233,6 @@ class HostSampler:
             self._close()
 
     def _close(self) -> None:
-        self._waits_at_s = -inf
         for part in (self._cgroup, self._cpu, self._statm, self._waits, self._open_files):
             part.close()
 
@@ -256,6 +241,13 @@ class HostSampler:
         self._lock = threading.Lock()
         self._refreshed_at_s = -inf
         self._close()
+
+
+def _files_beside(proc: Path, waits: SeldomPressures, own_group: Path | None) -> list[tuple[str, list[Path]]]:
+    """Return what is read beside the limits each time; what is read less often is put apart."""
+    memory, *others = pressure_files(proc, own_group)
+    waits.look_at(others)
+    return [("meminfo", [proc / "meminfo"]), ("self", [proc / "self" / "stat"]), memory]
 
 
 def _file_descriptor_limit() -> int | None:
