@@ -4,8 +4,12 @@ import asyncio
 import gc
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +18,7 @@ from ondol.errors import MonitorError
 from ondol.monitor import AlertEvent, AlertRule, PerformanceMonitor
 from ondol.monitor.host import HostSample, HostSampler
 from ondol.monitor.query import Query
-from ondol.monitor.timing import MAX_PENDING
+from ondol.monitor.recording import MAX_PENDING
 from ondol.testing import FakeClock, VirtualClock, run_virtual
 
 if TYPE_CHECKING:
@@ -452,3 +456,85 @@ def test_an_exemplar_of_what_is_not_there_is_no_error() -> None:
     assert monitor.collect()[: -len(monitor.alert_rules())] == []
     with pytest.raises(MonitorError, match="not valid"):
         monitor.add_exemplar("not a name", 1.0, {})
+
+
+def test_numpy_that_is_not_there_in_full_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    monkeypatch.setitem(sys.modules, "numpy", ModuleType("numpy"))  # as while another thread imports it
+    observe = monitor.bind("a")
+    for number in range(3000):
+        observe(float(number))
+    found = monitor.get_stats()["metrics"]["a"]
+    assert (found["count"], found["max"]) == (3000, 2999.0)
+
+
+def test_the_map_of_keys_does_not_grow_with_long_values_nor_orders() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    for number in range(500):
+        monitor.add_metric("a", 1.0, "", path="x" * 5000 + str(number))
+    assert not monitor._quick
+    for number in range(100):
+        labels = {f"l{(number + place) % 5}": "v" for place in range(5)}
+        monitor.add_metric("b", 1.0, "", **labels)
+    assert len(monitor._quick) <= 4
+    assert monitor.get_stats()["metrics"]["b"]["count"] == 100
+
+
+def test_a_number_that_cannot_be_written_out_is_refused_like_any_other() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    with pytest.raises(MonitorError, match="finite number"):
+        monitor.add_metric("a", 10**5000)
+
+
+def test_a_value_may_record_others_while_it_is_counted() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+
+    class Chatty:
+        number = 0
+
+        def __float__(self) -> float:
+            Chatty.number += 1
+            monitor.add_metric(f"from.value{Chatty.number}", 1.0, "", label=str(Chatty.number))
+            return 1.0
+
+    observe: Any = monitor.bind("a", label="x")
+    for _ in range(3):
+        observe(Chatty())
+    assert monitor.get_stats()["metrics"]["a"]["count"] == 3
+    assert "from.value1" in monitor.get_stats()["metrics"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_process_records_on_its_own() -> None:
+    code = """
+import os, threading, time
+from ondol.monitor import PerformanceMonitor
+monitor = PerformanceMonitor(rules=())
+observe = monitor.bind("bound")
+monitor.add_metric("before", 1.0)
+monitor.fold()
+is_held, go_on = threading.Event(), threading.Event()
+def hold():
+    with monitor._lock:
+        is_held.set()
+        go_on.wait()
+threading.Thread(target=hold, daemon=True).start()
+is_held.wait()
+observe(1.0)  # waits in the parent, and is counted there
+child = os.fork()
+if child == 0:
+    monitor.add_metric("new", 1.0)
+    for _ in range(5000):
+        observe(2.0)
+    metrics = monitor.get_stats()["metrics"]
+    is_right = (metrics["before"]["count"], metrics["new"]["count"], metrics["bound"]["sum"]) == (1, 1, 10_000.0)
+    is_right = is_right and monitor._relief._thread.is_alive()
+    os._exit(0 if is_right else 1)
+go_on.set()
+status = os.waitpid(child, 0)[1]
+print(os.waitstatus_to_exitcode(status), monitor.get_stats()["metrics"]["bound"]["sum"])
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=100, check=True
+    )
+    assert result.stdout.split() == ["0", "1.0"], result.stderr

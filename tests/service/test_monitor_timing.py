@@ -293,6 +293,9 @@ def test_parameters_of_every_kind_are_handed_on() -> None:
     def ours(_ondol_known: int, *, _ondol_result: int = 2) -> tuple[int, int]:
         return _ondol_known, _ondol_result
 
+    def builtins(type: str = "x", BaseException: int = 1, Exception: int = 2) -> Any:  # noqa: A002, N803  # the point
+        return type, BaseException, Exception
+
     def awkward(function: int, known: int, self: int, cls: int, result: int, now: int) -> tuple[int, ...]:
         return function, known, self, cls, result, now
 
@@ -307,6 +310,7 @@ def test_parameters_of_every_kind_are_handed_on() -> None:
         (keywords, (1,), {}),
         (ours, (1,), {"_ondol_result": 3}),
         (awkward, (1, 2, 3, 4, 5), {"now": 6}),
+        (builtins, ("document",), {"BaseException": 5}),
         (dict, ([("a", 1)],), {"b": 2}),
     ]
     for function, args, kwargs in calls:
@@ -373,3 +377,92 @@ def test_the_guides_decorator_asks_for_the_monitor_on_each_call() -> None:
         monitors.append(PerformanceMonitor())
         assert my_function() == "result"
     assert [figures(monitor, "my_function")["count"] for monitor in monitors] == [1, 1]
+
+
+def test_one_block_measures_tasks_that_overlap() -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        monitor = PerformanceMonitor(clock=clock)
+        block = monitor.measure("work")
+
+        async def work(seconds: float) -> None:
+            with block:
+                await asyncio.sleep(seconds)
+
+        async def later(pause_s: float, seconds: float) -> None:
+            await asyncio.sleep(pause_s)
+            await work(seconds)
+
+        await asyncio.gather(work(1.0), later(0.1, 0.1), later(0.2, 1.5))
+        found = figures(monitor, "work")
+        assert (found["min"], found["max"], found["sum"]) == pytest.approx((0.1, 1.5, 2.6))
+
+    run_virtual(scenario)
+
+
+def test_what_cannot_be_recorded_never_replaces_what_the_function_did(caplog: pytest.LogCaptureFixture) -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+    monitor.add_metric("job.errors", 1, "seconds")
+    monitor.add_metric("taken", 1, "bytes")
+    decorate = make_monitor_performance(lambda: monitor)
+
+    @decorate("job", "seconds")
+    def job() -> None:
+        raise KeyError("mine")
+
+    @decorate("taken", "seconds")
+    def taken() -> str:
+        return "done"
+
+    for _ in range(2):
+        with pytest.raises(KeyError, match="mine"):
+            job()
+        assert taken() == "done"
+    assert monitor.get_stats()["errors"] == 3  # two failures that could not be counted, one function
+    assert len([record for record in caplog.records if "said once" in record.message]) == 2
+    with pytest.raises(MonitorError, match=r"'bytes'.*'seconds'"):
+        monitor.timed("taken", "seconds")(taken)
+    with pytest.raises(MonitorError, match=r"'bytes'.*'seconds'"):
+        monitor.measure("taken")
+    with pytest.raises(MonitorError, match="characters"):
+        monitor.timed("x" * 120)
+    with pytest.raises(MonitorError, match="classmethod"):
+        monitor.timed("x")(classmethod(lambda cls: cls))
+
+
+def test_what_waits_is_bounded_whichever_function_is_called_first() -> None:
+    clock = FakeClock(100.0)
+    monitor = PerformanceMonitor(clock=clock)
+
+    @monitor.timed("seldom")
+    def seldom() -> None:
+        pass
+
+    @monitor.timed("often")
+    def often() -> None:
+        pass
+
+    pending = monitor.series("often").pending
+    for _ in range(3):
+        clock.advance(1.0)
+        seldom()
+        for _ in range(5000):
+            often()
+        assert len(pending) < 10_000
+    assert figures(monitor, "often")["count"] == 15_000
+
+
+def test_a_generator_that_cannot_be_closed_counts_as_an_error() -> None:
+    monitor = PerformanceMonitor(clock=FakeClock())
+
+    @monitor.timed("items")
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            raise KeyError("closing")
+
+    generator = items()
+    next(generator)
+    with pytest.raises(KeyError):
+        generator.close()  # type: ignore[attr-defined]  # an iterator to the outside
+    assert figures(monitor, "items.errors")["sum"] == 1

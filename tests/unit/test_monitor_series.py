@@ -64,14 +64,42 @@ def test_a_counters_rate_is_what_it_counted() -> None:
     assert figures(book, "orders", 10.0)["windows"]["1m"]["rate_per_s"] == pytest.approx(0.1)
 
 
-def test_a_summary_is_made_anew_only_when_something_changed() -> None:
+def test_a_summary_follows_its_values_and_the_time() -> None:
     book = MetricBook()
     fold(book, "a", 1.0, 0.0)
     first = figures(book, "a", 1.0)
-    assert figures(book, "a", 2.0)["windows"] is first["windows"]
+    first["windows"]["1m"]["count"] = "a reader's own"
+    assert figures(book, "a", 2.0)["windows"]["1m"]["count"] == 1
+    assert (figures(book, "a", 2.0)["windows"]["1m"]["rate_per_s"], first["windows"]["1m"]["rate_per_s"]) == (0.5, 1.0)
     fold(book, "a", 2.0, 3.0)
     assert figures(book, "a", 3.0)["count"] == 2
     assert figures(book, "a", 100.0)["windows"]["1m"]["count"] == 0
+
+
+def test_one_window_alone_is_as_among_all() -> None:
+    book = MetricBook()
+    for second in range(0, 900, 7):
+        fold(book, "a", float(second), float(second), "", model=str(second % 2))
+    alone, among = book.summaries(900.0, only="5m")["a"], figures(book, "a", 900.0)
+    assert alone["windows"] == {"5m": among["windows"]["5m"]}
+    assert (alone["unit"], alone["kind"], alone["count"], alone["last"]) == (
+        "",
+        "summary",
+        among["count"],
+        among["last"],
+    )
+
+
+def test_buckets_for_exporters_never_fall() -> None:
+    series = Series()
+    series.is_bound = True
+    series.pending.extend([20.0] * 1000)
+    series.fold("bytes", 0.0)
+    before = series.bucket_counts("bytes")
+    series.pending.append(2e12)  # so far off that a sketch gives up the smallest buckets
+    series.fold("bytes", 1.0)
+    after = series.bucket_counts("bytes")
+    assert (before[0], after[0], sum(after)) == (1000, 1000, 1001)
 
 
 def test_labels_make_series_whatever_their_order() -> None:
@@ -190,10 +218,15 @@ def test_collect_gives_each_series_with_values() -> None:
 def test_what_is_no_number_is_left_out_and_counted() -> None:
     book = MetricBook()
     series, _ = book.find("a", "", {})
-    odd: list[Any] = [1.0, math.nan, "5", None, math.inf, 10**400, 2, True, [3.0]]
+
+    class Odd:
+        def __float__(self) -> float:
+            raise RuntimeError("more than one element")
+
+    odd: list[Any] = [1.0, math.nan, "5", b"6", None, math.inf, 10**400, 2, True, [3.0], Odd()]
     series.pending.extend(odd)
     series.is_bound = True
-    assert book.fold(1.0) == {"a": 6}
+    assert book.fold(1.0) == {"a": 8}
     assert (figures(book, "a")["count"], figures(book, "a")["sum"], figures(book, "a")["last"]) == (3, 4.0, 1.0)
     series.pending.append("only this")  # type: ignore[arg-type]  # on purpose
     assert book.fold(1.0) == {"a": 1}
@@ -207,4 +240,4 @@ def test_numbers_beyond_each_other_add_up_to_the_largest() -> None:
     assert series.fold("", 0.0) == 0
     assert series.count == 3
     assert series.total == pytest.approx(1.7976931348623157e308)
-    assert series.whole().quantiles([0.5, 0.9]) == [pytest.approx(1.7e308, rel=0.01)] * 2
+    assert series.windows.whole().quantiles([0.5, 0.9]) == [pytest.approx(1.7e308, rel=0.01)] * 2

@@ -19,7 +19,7 @@ from ondol.monitor.lanes import EMPTY_LANES, Lanes, lanes_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Batch", "count_batch"]
+__all__ = ["Batch", "count_batch", "number_of"]
 
 _MIN_FOR_NUMPY: Final = 128
 """From so many values on numpy's fixed cost is less than what it saves."""
@@ -60,22 +60,18 @@ def count_batch(values: Sequence[Any]) -> Batch:
     try:
         # A third of what array("d", values) takes.
         raw = struct.pack(f"{len(values)}d" if _IS_LITTLE or numpy is not None else f"<{len(values)}d", *values)
-    except (struct.error, OverflowError, TypeError):
+    except Exception:  # noqa: BLE001  # a value may raise anything when it is made a float; which one is found out below
         return _sifted(values)
-    batch = _counted(values, raw) if numpy is None else _numpy_counted(numpy, raw)
+    try:
+        batch = _counted(raw) if numpy is None else _numpy_counted(numpy, raw)
+    except (AttributeError, ImportError):  # another thread is importing numpy: not all of it is there
+        batch = _counted(raw)
     return _sifted(values) if batch is None else batch
 
 
 def _sifted(values: Sequence[Any]) -> Batch:
     """Count those of ``values`` that are finite numbers, looked at one by one."""
-    numbers = []
-    for value in values:
-        try:
-            number = math.nan if isinstance(value, str) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if math.isfinite(number):
-            numbers.append(number)
+    numbers = [number for value in values if math.isfinite(number := number_of(value))]
     refused = len(values) - len(numbers)
     if refused:
         return count_batch(numbers)._replace(refused=refused)
@@ -86,13 +82,22 @@ def _sifted(values: Sequence[Any]) -> Batch:
     return Batch(len(numbers), total, min(numbers), max(numbers), *counted, 0)
 
 
-def _counted(values: Sequence[float], raw: bytes) -> Batch | None:
+def number_of(value: Any) -> float:
+    """Return ``value`` as a float; what is none is not a number."""
+    try:
+        return math.nan if isinstance(value, (str, bytes, bytearray)) else float(value)
+    except Exception:  # noqa: BLE001  # it is counted as refused, whatever it raised
+        return math.nan
+
+
+def _counted(raw: bytes) -> Batch | None:
     """Count without numpy; ``None`` when the sum is not finite. ``raw`` holds the values as little-endian doubles."""
-    total = float(sum(values))
+    floats = struct.unpack(f"<{len(raw) // 8}d", raw)
+    total = sum(floats)
     if not math.isfinite(total):
         return None
     counted = _sides(_cells(raw).items())
-    return Batch(len(values), total, float(min(values)), float(max(values)), *counted, 0)
+    return Batch(len(floats), total, min(floats), max(floats), *counted, 0)
 
 
 def _cells(raw: bytes) -> Mapping[int, int]:

@@ -9,7 +9,7 @@ from ondol.monitor.names import kind_of
 from ondol.monitor.query import RANKS, WINDOWS_S, Reading
 from ondol.monitor.sketch import Sketch
 from ondol.monitor.snapshots import MetricSnapshot
-from ondol.monitor.windows import SLOT_S, Window
+from ondol.monitor.windows import SLOT_S, WHOLE, Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _RECENT: Final = "5m"
 class Metric:
     """One name with its unit and its series. Not thread-safe: its owner locks."""
 
-    __slots__ = ("_summary", "_summary_of", "name", "overflow", "series", "unit")
+    __slots__ = ("_amounts", "_begins_s", "_summary", "_summary_of", "name", "overflow", "series", "unit")
 
     def __init__(self, name: str, unit: str) -> None:
         """Begin without series."""
@@ -38,6 +38,8 @@ class Metric:
         self.overflow: Series | None = None
         self._summary: dict[str, Any] = {}
         self._summary_of: tuple[int, ...] = ()
+        self._amounts: dict[str, float] = {}
+        self._begins_s: dict[str, float] = {}
 
     def set_unit(self, unit: str) -> None:
         """Give a metric without a unit one."""
@@ -57,7 +59,7 @@ class Metric:
 
     def all_series(self) -> Iterator[tuple[LabelKey, Series]]:
         """Yield labels and series, the overflow series last."""
-        yield from self.series.items()
+        yield from list(self.series.items())
         if self.overflow is not None:
             yield OVERFLOW_LABELS, self.overflow
 
@@ -100,32 +102,61 @@ class Metric:
 
     def _rate(self, window: Window) -> float:
         """Return values a second; of a counter, what it counted."""
-        return (window.sketch.sum if self.kind == "counter" else window.sketch.count) / window.span_s
+        return self._amount(window) / window.span_s
 
-    def summary(self, now_s: float) -> dict[str, Any]:
-        """Return its figures over all series: whole life, each window, and each series where there are labels."""
+    def _amount(self, window: Window) -> float:
+        return window.sketch.sum if self.kind == "counter" else window.sketch.count
+
+    def summary(self, now_s: float, *, only: str | None = None) -> dict[str, Any]:
+        """Return its figures over all series: whole life, each window, and each series where there are labels.
+
+        Args:
+            now_s: monotonic seconds.
+            only: the name of the only window that is wanted; neither percentiles of the whole life nor series then.
+        """
         chosen = self._used_series()
+        if only is not None:
+            window = _joined([_window(series, only, now_s) for series in chosen])
+            counts = {"count": sum(series.count for series in chosen), "last": max(chosen, key=_last_at_s).last}
+            return {"unit": self.unit, "kind": self.kind, **counts, "windows": {only: self._shown(window)}}
         state = (int(now_s // SLOT_S), len(self.unit), *(series.version for series in chosen))
         if state != self._summary_of:
             self._summary, self._summary_of = self._new_summary(chosen, now_s), state
-        return dict(self._summary)
+        # Copies: what a reader does to his figures stays his. The rates go on falling while nothing comes.
+        figures = {
+            **self._summary,
+            "windows": {
+                name: {**each, "rate_per_s": self._amounts[name] / max(1.0, now_s - self._begins_s[name])}
+                for name, each in self._summary["windows"].items()
+            },
+        }
+        if "series" in figures:
+            figures["series"] = [{**each, "labels": dict(each["labels"])} for each in figures["series"]]
+        return figures
 
     def _new_summary(self, chosen: Sequence[Series], now_s: float) -> dict[str, Any]:
-        whole = Sketch()
-        whole.add_all([series.whole() for series in chosen])
         every = [series.windows.windows(now_s, series.first_at_s or 0.0) for series in chosen]
-        windows = {name: _joined([windows[name] for windows in every]) for name in WINDOWS_S} if every else {}
-        labelled = [(labels, series) for labels, series in self.all_series() if labels and series.last_at_s is not None]
+        windows = {name: _joined([windows[name] for windows in every]) for name in (*WINDOWS_S, WHOLE)}
+        whole = _exact(windows.pop(WHOLE).sketch, chosen)
+        self._amounts = {name: self._amount(window) for name, window in windows.items()}
+        self._begins_s = {name: now_s - window.span_s for name, window in windows.items()}
+        of_series = {id(series): windows[WHOLE].sketch for series, windows in zip(chosen, every, strict=True)}
+        labelled = [
+            {"labels": dict(labels), "last": series.last, **_figures(_exact(of_series[id(series)], [series]))}
+            for labels, series in self.all_series()
+            if labels and id(series) in of_series
+        ]
         return {
             "unit": self.unit,
             "kind": self.kind,
             **_figures(whole),
-            "last": max(chosen, key=_last_at_s).last if chosen else None,
-            "windows": {
-                name: {**_figures(window.sketch), "rate_per_s": self._rate(window)} for name, window in windows.items()
-            },
-            **({"series": [_series_summary(labels, series) for labels, series in labelled]} if labelled else {}),
+            "last": max(chosen, key=_last_at_s).last,
+            "windows": {name: self._shown(window) for name, window in windows.items()},
+            **({"series": labelled} if labelled else {}),
         }
+
+    def _shown(self, window: Window) -> dict[str, Any]:
+        return {**_figures(window.sketch), "rate_per_s": self._rate(window)}
 
     def snapshots(self, now_s: float, wall_s: float) -> Iterator[MetricSnapshot]:
         """Yield each series as exporters need it, sorted by labels."""
@@ -182,5 +213,10 @@ def _figures(sketch: Sketch) -> dict[str, Any]:
     }
 
 
-def _series_summary(labels: LabelKey, series: Series) -> dict[str, Any]:
-    return {"labels": dict(labels), "last": series.last, **_figures(series.whole())}
+def _exact(sketch: Sketch, several: Sequence[Series]) -> Sketch:
+    """Return ``sketch`` with the count, sum and extremes of the whole life, which no rounding has touched."""
+    sketch.count = sum(series.count for series in several)
+    sketch.total = sum(series.total for series in several)
+    sketch.minimum = min(series.minimum for series in several)
+    sketch.maximum = max(series.maximum for series in several)
+    return sketch

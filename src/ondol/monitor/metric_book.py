@@ -91,7 +91,7 @@ class MetricBook:
     def fold(self, now_s: float) -> dict[str, int]:
         """Count everything that is pending; return by name how many things were no finite numbers and left out."""
         refused: dict[str, int] = {}
-        for name, metric in self.metrics.items():
+        for name, metric in list(self.metrics.items()):  # a value's own code may record others meanwhile
             count = metric.fold(now_s)
             if count:
                 refused[name] = count
@@ -102,9 +102,11 @@ class MetricBook:
         metric = self.metrics.get(query.metric_name)
         return None if metric is None else metric.reading(query, now_s)
 
-    def summaries(self, now_s: float) -> dict[str, dict[str, Any]]:
-        """Return the figures of each metric that has values, by name."""
-        return {name: metric.summary(now_s) for name, metric in sorted(self.metrics.items()) if metric.has_values}
+    def summaries(self, now_s: float, *, only: str | None = None) -> dict[str, dict[str, Any]]:
+        """Return the figures of each metric that has values, by name; ``only`` as in ``Metric.summary``."""
+        return {
+            name: metric.summary(now_s, only=only) for name, metric in sorted(self.metrics.items()) if metric.has_values
+        }
 
     def collect(self, now_s: float, wall_s: float) -> list[MetricSnapshot]:
         """Return every series that has values, sorted by name and labels."""

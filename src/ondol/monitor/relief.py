@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Relief"]
+
+logger = logging.getLogger("ondol.monitor")
 
 INTERVAL_S: Final = 0.1
 
@@ -31,8 +34,11 @@ class Relief:
 
     def start(self) -> None:
         """Begin, unless it has begun."""
+        if self._process != os.getpid():
+            self._lock = threading.Lock()  # that of the parent may be held for ever
+            self._thread = None
         with self._lock:
-            if self._thread is None or self._process != os.getpid():
+            if self._thread is None or not self._thread.is_alive():
                 self._process = os.getpid()
                 self._thread = threading.Thread(target=_run, args=(self._relieve,), name="ondol-monitor", daemon=True)
                 self._thread.start()
@@ -40,7 +46,13 @@ class Relief:
 
 def _run(relieve: weakref.WeakMethod[Callable[[], None]]) -> None:
     pause = threading.Event()
+    is_told = False
     while (call := relieve()) is not None:
-        call()
+        try:
+            call()
+        except Exception:
+            if not is_told:
+                is_told = True
+                logger.exception("measurements could not be counted; this is said once")
         del call
         pause.wait(INTERVAL_S)

@@ -9,11 +9,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ondol.monitor.buckets import bounds_for, bucket_of
-from ondol.monitor.counting import count_batch
+from ondol.monitor.counting import count_batch, number_of
+from ondol.monitor.sketch import Sketch
 from ondol.monitor.windows import Windows
 
 if TYPE_CHECKING:
-    from ondol.monitor.sketch import Sketch
+    from ondol.monitor.counting import Batch
     from ondol.monitor.snapshots import Exemplar
 
 __all__ = ["Series", "buckets_within"]
@@ -26,8 +27,21 @@ class Series:
     """
 
     __slots__ = (
-        *("at_s", "count", "first_at_s", "is_bound", "last", "last_at_s", "maximum", "minimum", "pending", "total"),
-        *("_closed_counts", "_exemplars", "version", "windows"),
+        *(
+            "at_s",
+            "count",
+            "first_at_s",
+            "is_bound",
+            "is_watched",
+            "key_count",
+            "last",
+            "last_at_s",
+            "maximum",
+            "minimum",
+            "pending",
+            "total",
+        ),
+        *("_counts", "_exemplars", "version", "windows"),
     )
 
     def __init__(self) -> None:
@@ -37,6 +51,10 @@ class Series:
         """When the newest pending value came, as far as its recorder said so."""
         self.is_bound = False
         """Whether somebody holds ``pending.append`` itself, and so says no times."""
+        self.is_watched = False
+        """Whether whoever looks after its monitor looks how much waits."""
+        self.key_count = 0
+        """How many ways to find it are remembered."""
         self.last = 0.0
         self.last_at_s: float | None = None
         self.first_at_s: float | None = None
@@ -47,7 +65,7 @@ class Series:
         self.version = 0
         """Another number after each change."""
         self.windows = Windows()
-        self._closed_counts: list[int] = []
+        self._counts: list[int] = []
         self._exemplars: dict[int, Exemplar] = {}
 
     def fold(self, unit: str | None, now_s: float) -> int:
@@ -67,9 +85,9 @@ class Series:
         if batch.count:
             at_s = now_s if self.is_bound else min(self.at_s, now_s)
             self._count(batch.count, batch.total, batch.minimum, batch.maximum)
-            closed = self.windows.add(batch, at_s)
-            if closed is not None and unit is not None:
-                self._closed_counts = _sums(self._closed_counts, closed.counts_within(buckets_within(unit)))
+            self.windows.add(batch, at_s)
+            if unit is not None:
+                self._add_counts(batch, unit)
             self._note_last(values, at_s)
         return batch.refused
 
@@ -82,35 +100,28 @@ class Series:
 
     def _note_last(self, values: list[Any], at_s: float) -> None:
         for value in reversed(values):
-            try:
-                if math.isfinite(value):
-                    self.last = float(value)
-                    break
-            except (TypeError, OverflowError):
-                continue
+            number = number_of(value)
+            if math.isfinite(number):
+                self.last = number
+                break
         self.last_at_s = at_s
         if self.first_at_s is None:
             self.first_at_s = at_s
 
-    def whole(self) -> Sketch:
-        """Return the sketch of its whole life, with the exact count, sum and extremes."""
-        sketch = self.windows.whole()
-        sketch.count, sketch.total = self.count, self.total
-        sketch.minimum, sketch.maximum = self.minimum, self.maximum
-        return sketch
+    def _add_counts(self, batch: Batch, unit: str) -> None:
+        # Of the batch, not of a sketch of many: there the smallest may have been put together with larger ones.
+        sketch = Sketch()
+        sketch.add(batch)
+        self._counts = _sums(self._counts, sketch.counts_within(buckets_within(unit)))
 
     def bucket_counts(self, unit: str) -> tuple[int, ...]:
         """Return how many values of its whole life lie in each bucket that exporters show; the last is open."""
-        within = _sums(self._closed_counts, self.windows.newest().counts_within(buckets_within(unit)))
-        edges = [0, *within, self.count]
+        edges = [0, *(self._counts or [0] * len(buckets_within(unit))), self.count]
         return tuple(upper - lower for lower, upper in pairwise(edges))
 
     def recount(self, unit: str) -> None:
         """Count anew into the buckets of ``unit``, which was not known before."""
-        within = buckets_within(unit)
-        newest = self.windows.newest().counts_within(within)
-        whole = self.windows.whole().counts_within(within)
-        self._closed_counts = [count - open_count for count, open_count in zip(whole, newest, strict=True)]
+        self._counts = self.windows.whole().counts_within(buckets_within(unit))
         self._exemplars.clear()
 
     def add_exemplar(self, unit: str, exemplar: Exemplar) -> None:

@@ -9,25 +9,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast
+import threading
+from types import CoroutineType, MappingProxyType
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
-from ondol.monitor.names import check_name, check_time_unit
+from ondol.errors import MonitorError
+from ondol.monitor.names import check_time_unit, check_timed_name
+from ondol.monitor.series import Series
 from ondol.monitor.timing_code import Wrapper, compiled, parameters_of
 from ondol.monitor.timing_generators import timed_async_generator, timed_generator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
-    from ondol.monitor.series import Series
-    from ondol.recorder import Recorder
 
-__all__ = ["MAX_PENDING", "Measurement", "Stopwatch", "Timekeeper", "make_timed"]
-
-MAX_PENDING: Final = 4096
-"""So many values of a series wait at most before they are counted."""
+__all__ = ["Measurement", "Stopwatch", "Timekeeper", "make_timed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,102 +34,120 @@ T = TypeVar("T")
 class Timekeeper(Protocol):
     """What timing needs of a monitor."""
 
+    settles_at_s: float
+    """When it is time to count what waits, in any case."""
+
     @property
     def now(self) -> Callable[[], float]:
         """Gives monotonic seconds."""
-        ...
-
-    @property
-    def add_metric(self) -> Recorder:
-        """Takes what was measured."""
         ...
 
     def series(self, name: str, unit: str = "", **labels: str) -> Series:
         """Return where values of that name, unit and labels go."""
         ...
 
-    settles_at_s: float
-    """When it is time to count what waits, in any case."""
+    def settle(self, at_s: float) -> None:
+        """Count what waits, if it is time to; never raises."""
+        ...
 
-    def settle(self, series: Series, at_s: float) -> None:
-        """Count what waits, if it is time to."""
+    def note_trouble(self, what: str, message: str, *args: object) -> None:
+        """Log and count the error being handled; never raises."""
+        ...
+
+    def count_failure(self, name: str, labels: Mapping[str, str]) -> None:
+        """Count one under ``name``; never raises."""
         ...
 
 
 @functools.lru_cache(maxsize=1024)
 def _checked(name: str, unit: str) -> tuple[str, float]:
-    check_name(name)
+    check_timed_name(name)
     return check_time_unit(unit)
 
 
 class Measurement:
-    """A ``with`` block whose time is recorded when it ends. Each use of it is measured by itself, also nested."""
+    """A ``with`` block whose time is recorded when it ends.
 
-    __slots__ = ("_keeper", "_labels", "_name", "_per_s", "_starts", "_unit")
+    Each use of it is measured by itself, also nested and in several tasks or threads at once.
+    """
+
+    __slots__ = ("_labels", "_starts", "_stopwatch")
 
     def __init__(self, keeper: Timekeeper, name: str, unit: str, labels: dict[str, str]) -> None:
-        """Check name and unit.
+        """Look the series up, so that nothing of it can fail when the block has done its work.
 
         Raises:
-            MonitorError: the name is not valid, or the unit is no unit of time.
+            MonitorError: the name or a label is not valid, the unit is no unit of time, or the metric has another one.
         """
-        self._keeper = keeper
-        self._name = name
-        self._unit, self._per_s = _checked(name, unit)
+        word, per_s = _checked(name, unit)
         self._labels = labels
-        self._starts: list[float] = []
+        self._stopwatch = Stopwatch(keeper, name, keeper.series(name, word, **labels), per_s, labels)
+        self._starts: dict[object, list[float]] = {}
 
     def __enter__(self) -> Self:
         """Begin."""
-        self._starts.append(self._keeper.now())
+        self._starts.setdefault(_who(), []).append(self._stopwatch.now())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Record the time, or count the failure, which goes on its way."""
-        elapsed_s = self._keeper.now() - self._starts.pop()
+        end_s = self._stopwatch.now()
+        who = _who()
+        starts = self._starts[who]
+        start_s = starts.pop()
+        if not starts:
+            del self._starts[who]
         if error is None:
-            self._keeper.add_metric(self._name, elapsed_s * self._per_s, self._unit, **self._labels)
+            self._stopwatch.took(end_s - start_s, end_s)
         else:
-            _count_failure(self._keeper, self._name, error, self._labels)
+            self._stopwatch.failed(error)
 
 
-def _count_failure(keeper: Timekeeper, name: str, error: BaseException, labels: dict[str, str]) -> None:
-    if isinstance(error, asyncio.CancelledError):
-        keeper.add_metric(f"{name}.cancelled", 1, "count", **labels)
-    elif isinstance(error, Exception):
-        keeper.add_metric(f"{name}.errors", 1, "count", **labels)
+def _who() -> object:
+    """Return what is running here: a task, or a thread without one."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    return threading.get_ident() if task is None else task
 
 
 class Stopwatch:
-    """Records the durations of one metric in one monitor, with what can be looked up once looked up once."""
+    """Records the durations of one series of one monitor, with what can be looked up once looked up once."""
 
-    __slots__ = ("_name", "_per_s", "keeper", "now", "series")
+    __slots__ = ("_labels", "_name", "_per_s", "keeper", "now", "series")
 
-    def __init__(self, keeper: Timekeeper, name: str, unit: str, per_s: float) -> None:
-        """Look up the series.
-
-        Raises:
-            MonitorError: the metric has another unit.
-        """
+    def __init__(
+        self,
+        keeper: Timekeeper,
+        name: str,
+        series: Series,
+        per_s: float,
+        labels: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Record into ``series``, in units of which ``per_s`` make a second."""
         self.keeper = keeper
         self.now = keeper.now
-        self.series = keeper.series(name, unit)
+        self.series = series
         self._name = name
         self._per_s = per_s
+        self._labels = labels
 
     def took(self, elapsed_s: float, end_s: float) -> None:
         """Record a duration that ended at ``end_s``."""
-        series = self.series
-        if end_s >= self.keeper.settles_at_s or len(series.pending) >= MAX_PENDING:
-            self.keeper.settle(series, end_s)
-        series.at_s = end_s
-        series.pending.append(elapsed_s * self._per_s)
+        if end_s >= self.keeper.settles_at_s:
+            self.keeper.settle(end_s)
+        self.series.at_s = end_s
+        self.series.pending.append(elapsed_s * self._per_s)
 
     def failed(self, error: BaseException) -> None:
         """Count a call that raised ``error``."""
-        _count_failure(self.keeper, self._name, error, {})
+        if isinstance(error, asyncio.CancelledError):
+            self.keeper.count_failure(f"{self._name}.cancelled", self._labels)
+        elif isinstance(error, Exception):
+            self.keeper.count_failure(f"{self._name}.errors", self._labels)
 
 
 def make_timed(
@@ -153,12 +169,25 @@ def make_timed(
     """
     word, per_s = _checked(name, unit)
 
-    resolve = monitor if callable(monitor) else None
+    resolve: Callable[[], Timekeeper] | None = monitor if callable(monitor) else None
 
     def watch() -> Stopwatch:
-        return Stopwatch(monitor() if callable(monitor) else monitor, name, word, per_s)
+        keeper = monitor() if callable(monitor) else monitor
+        try:
+            series = keeper.series(name, word)
+        except MonitorError:
+            if resolve is None:
+                raise  # where it is decorated
+            # The function is called now, and what keeps it from being measured must not keep it from its work.
+            keeper.note_trouble(f"timed {name}", "a function cannot be measured as %r", name)
+            series = _series_nowhere()
+        return Stopwatch(keeper, name, series, per_s)
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        if isinstance(function, (classmethod, staticmethod)):
+            raise MonitorError(
+                f"{function!r} cannot be measured: put @classmethod or @staticmethod above the decorator"
+            )
         target = function.func if isinstance(function, functools.partial) else function
         if inspect.isasyncgenfunction(target):
             return cast("Callable[P, T]", timed_async_generator(watch, function))
@@ -194,6 +223,19 @@ def _timed(
     awaited = (CoroutineType, _finish)
     timed = space["make"](function, look_up, resolve, per_s, awaited, parameters.defaults)
     return cast("Callable[..., Any]", functools.wraps(function)(timed))
+
+
+def _series_nowhere() -> Series:
+    series = Series()
+    series.pending = _Nowhere()
+    return series
+
+
+class _Nowhere(list[float]):
+    """Takes everything and keeps nothing."""
+
+    def append(self, _value: float, /) -> None:
+        """Keep nothing."""
 
 
 async def _finish(stopwatch: Stopwatch, start_s: float, coroutine: CoroutineType[Any, Any, Any]) -> Any:

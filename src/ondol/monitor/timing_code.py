@@ -22,19 +22,21 @@ _OURS: Final = "_ondol_"
 
 _CODE: Final = """
 def make(_ondol_function, _ondol_look_up, _ondol_resolve, _ondol_per_s, _ondol_awaited, _ondol_defaults):
+    # A parameter may be called as a builtin is.
+    _ondol_type, _ondol_any_error = type, BaseException
     {once}
     {is_async}def timed({declared}):
         {each_time}
         _ondol_start_s = _ondol_now()
         try:
             _ondol_result = {is_awaited}_ondol_function({passed})
-        except BaseException as _ondol_error:
+        except _ondol_any_error as _ondol_error:
             _ondol_stopwatch.failed(_ondol_error)
             raise
         {plain}
         _ondol_end_s = _ondol_now()
         if _ondol_end_s >= _ondol_keeper.settles_at_s:
-            _ondol_keeper.settle(_ondol_series, _ondol_end_s)
+            _ondol_keeper.settle(_ondol_end_s)
         _ondol_series.at_s = _ondol_end_s
         _ondol_append({elapsed})
         return _ondol_result
@@ -48,7 +50,7 @@ _EACH_TIME: Final = f"""nonlocal _ondol_known
             _ondol_known = _ondol_look_up()
         {_NAMES} = _ondol_known"""
 
-_PLAIN: Final = """if type(_ondol_result) is _ondol_awaited[0]:
+_PLAIN: Final = """if _ondol_type(_ondol_result) is _ondol_awaited[0]:
             return _ondol_awaited[1](_ondol_stopwatch, _ondol_start_s, _ondol_result)"""
 
 

@@ -79,7 +79,11 @@ def _driven(turns: _Turns, generator: Generator[Any, Any, Any]) -> Generator[Any
             sent = yield item
         except GeneratorExit:
             turns.begin()
-            generator.close()
+            try:
+                generator.close()
+            except BaseException as exc:
+                turns.failed(exc)
+                raise
             turns.end()
             turns.is_over()
             raise
@@ -113,7 +117,11 @@ def timed_async_generator(watch: Callable[[], Watch], function: Callable[..., An
                 sent = yield item
             except GeneratorExit:
                 turns.begin()
-                await generator.aclose()
+                try:
+                    await generator.aclose()
+                except BaseException as exc:
+                    turns.failed(exc)
+                    raise
                 turns.end()
                 turns.is_over()
                 raise

@@ -17,15 +17,15 @@ from ondol.monitor.query import WINDOWS_S
 from ondol.monitor.sketch import Sketch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ondol.monitor.counting import Batch
 
-__all__ = ["MAX_PACKED_BYTES", "SLOT_S", "Window", "Windows"]
+__all__ = ["MAX_PACKED_BYTES", "SLOT_S", "WHOLE", "Window", "Windows"]
 
 SLOT_S: Final = 10.0
 
-MAX_PACKED_BYTES: Final = 10_500
+MAX_PACKED_BYTES: Final = 9_000
 """Most bytes that the packed slots of a series take together, their objects included."""
 
 _LEVELS: Final = (
@@ -38,6 +38,10 @@ _LEVELS: Final = (
 
 _LONGEST_SLOTS: Final = _LEVELS[-1][0]
 _WINDOW_SLOTS: Final[Mapping[str, int]] = {name: int(length_s / SLOT_S) for name, length_s in WINDOWS_S.items()}
+WHOLE: Final = "whole"
+"""The name of the window that is the whole life."""
+
+_LENGTHS: Final = (*_WINDOW_SLOTS.items(), (WHOLE, 1 << 40))
 _AGEING_SLOTS: Final = 6
 """Slots are put together once in so many: it need not be done at once."""
 
@@ -68,28 +72,40 @@ def _unpacked(packed: bytes) -> _Slot:
     return _Slot(start, length, Sketch.unpack(packed[_PLACE.size :]))
 
 
-class Windows:
-    """The slots of one series, newest last. Not thread-safe: its owner locks."""
+class _Parts(NamedTuple):
+    """What closed slots come to, cut up so that each window is the sum of the first few parts and the open slot."""
 
-    __slots__ = ("_coarseness", "_older", "_slots")
+    since: int
+    until: int
+    """The slot from which on it has to be made anew: then another slot falls out of a window."""
+    packed: tuple[bytes, ...]
+    """One for each window, without what the shorter ones have; the last is all that is older."""
+    earliest: tuple[int, ...]
+    """The slot that each window begins with at the earliest: what reaches into it is left out as a whole."""
+
+
+class Windows:
+    """The slots of one series, newest last. Not thread-safe: its owner locks.
+
+    Cost: reading puts the slots together once in ten seconds, and then only adds what is new.
+    """
+
+    __slots__ = ("_coarseness", "_older", "_parts", "_slots")
 
     def __init__(self) -> None:
         """Begin empty."""
         self._slots: list[bytes] = []
         self._older: bytes | None = None
         self._coarseness = bytearray(len(_LEVELS))
+        self._parts: _Parts | None = None
 
-    def add(self, batch: Batch, at_s: float) -> Sketch | None:
-        """Count ``batch`` at ``at_s`` (monotonic seconds); return the sketch of the slot that this closed, if any.
-
-        What comes out of order is counted in the newest slot.
-        """
+    def add(self, batch: Batch, at_s: float) -> None:
+        """Count ``batch`` at ``at_s`` (monotonic seconds); what comes out of order is counted in the newest slot."""
         now = max(0, int(at_s // SLOT_S))
         newest = _unpacked(self._slots[-1]) if self._slots else None
-        closed: Sketch | None = None
         if newest is None or now > newest.start:
+            self._parts = None
             if newest is not None:
-                closed = newest.sketch
                 self._slots[-1] = newest.packed(is_final=True)
                 if now // _AGEING_SLOTS != newest.start // _AGEING_SLOTS:
                     self._age(now)
@@ -97,16 +113,14 @@ class Windows:
             self._slots.append(b"")
         newest.sketch.add(batch)
         self._slots[-1] = newest.packed(is_final=False)
-        return closed
-
-    def newest(self) -> Sketch:
-        """Return what the slot that is open has seen."""
-        return _unpacked(self._slots[-1]).sketch if self._slots else Sketch()
 
     def _age(self, now: int) -> None:
         self._coarsen(now)
         while self.packed_bytes > MAX_PACKED_BYTES and self._widen(now):
             self._coarsen(now)
+        coarsest = max(self._coarseness)
+        if coarsest and self.packed_bytes < MAX_PACKED_BYTES // 2:
+            self._coarseness[self._coarseness.index(coarsest)] -= 1  # there is room for shorter slots again
 
     @property
     def packed_bytes(self) -> int:
@@ -153,35 +167,59 @@ class Windows:
         return next(window for found, window in self._windows(now_s, first_at_s) if found == name)
 
     def windows(self, now_s: float, first_at_s: float) -> dict[str, Window]:
-        """Return all windows by name."""
+        """Return all windows by name, and as ``WHOLE`` what came ever."""
         return dict(self._windows(now_s, first_at_s))
-
-    def _windows(self, now_s: float, first_at_s: float) -> Iterator[tuple[str, Window]]:
-        now = int(now_s // SLOT_S)
-        within = Sketch()
-        position = len(self._slots)
-        for name, length in _WINDOW_SLOTS.items():
-            begins = now - length + 1
-            joining = []
-            while position and _PLACE.unpack_from(self._slots[position - 1])[0] >= begins:
-                position -= 1
-                joining.append(_unpacked(self._slots[position]).sketch)
-            grown = Sketch()
-            grown.add_all([within, *joining])
-            within = grown
-            if position:
-                start, width = _PLACE.unpack_from(self._slots[position - 1])
-                begins = max(begins, start + width)  # what reaches into the window is left out as a whole
-            yield name, Window(within, max(1.0, now_s - max(begins * SLOT_S, first_at_s)))
 
     def whole(self) -> Sketch:
         """Return what came ever."""
-        sketch = Sketch()
-        parts = [_unpacked(packed).sketch for packed in self._slots]
-        if self._older is not None:
-            parts.append(_unpacked(self._older).sketch)
-        sketch.add_all(parts)
-        return sketch
+        parts = [*self._slots, *([] if self._older is None else [self._older])]
+        return _sum([_unpacked(packed).sketch for packed in parts])
+
+    def _windows(self, now_s: float, first_at_s: float) -> Iterator[tuple[str, Window]]:
+        now = int(now_s // SLOT_S)
+        parts = self._parts
+        if parts is None or not parts.since <= now < parts.until:
+            parts = self._parts = self._put_together(now)
+        open_slot = _unpacked(self._slots[-1]) if self._slots else None
+        within = Sketch()
+        for (name, length), packed, earliest in zip(_LENGTHS, parts.packed, parts.earliest, strict=True):
+            begins = max(now - length + 1, earliest)
+            joining = [Sketch.unpack(packed)] if packed else []
+            if open_slot is not None and open_slot.start >= begins:
+                joining.append(open_slot.sketch)
+                open_slot = None  # told, in this window and in all that are longer
+            within = _sum([within, *joining])
+            yield name, Window(within, max(1.0, now_s - max(begins * SLOT_S, first_at_s)))
+
+    def _put_together(self, now: int) -> _Parts:
+        closed = self._slots[:-1]
+        places: list[tuple[int, int]] = [_PLACE.unpack_from(packed) for packed in closed]
+        until = now + _LONGEST_SLOTS
+        packed: list[bytes] = []
+        earliest: list[int] = []
+        position = len(closed)
+        for length in _WINDOW_SLOTS.values():
+            before = position
+            while position and places[position - 1][0] > now - length:
+                position -= 1
+            packed.append(self._packed_sum(closed[position:before]))
+            earliest.append(sum(places[position - 1]) if position else 0)
+            if position < len(closed):
+                until = min(until, places[position][0] + length)  # the first in it is the next to fall out
+        rest = [*closed[:position], *([] if self._older is None else [self._older])]
+        return _Parts(now, until, (*packed, self._packed_sum(rest)), (*earliest, 0))
+
+    @staticmethod
+    def _packed_sum(slots: list[bytes]) -> bytes:
+        if len(slots) == 1:
+            return slots[0][_PLACE.size :]
+        return _sum([_unpacked(packed).sketch for packed in slots]).pack(is_final=True) if slots else b""
+
+
+def _sum(several: Sequence[Sketch]) -> Sketch:
+    sketch = Sketch()
+    sketch.add_all(several)
+    return sketch
 
 
 def _level(age: int) -> int:
