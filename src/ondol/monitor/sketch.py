@@ -145,6 +145,8 @@ class Sketch:
         body = packed[_HEADER.size :]
         if is_compressed:
             body = zlib.decompress(body)
-        sketch.positive = unpack_counts(low, width, body[:length])
-        sketch.negative = unpack_counts(negative_low, negative_width, body[length:])
+        if length:
+            sketch.positive = unpack_counts(low, width, body[:length])
+        if length < len(body):
+            sketch.negative = unpack_counts(negative_low, negative_width, body[length:])
         return sketch

@@ -80,8 +80,13 @@ class _Parts(NamedTuple):
     """The slot from which on it has to be made anew: then another slot falls out of a window."""
     packed: tuple[bytes, ...]
     """One for each window, without what the shorter ones have; the last is all that is older."""
+    sources: tuple[list[bytes], ...]
+    """The slots that each is made of: it is made anew only when these have changed."""
     earliest: tuple[int, ...]
     """The slot that each window begins with at the earliest: what reaches into it is left out as a whole."""
+
+
+_NO_PARTS: Final = _Parts(0, 0, (b"",) * len(_LENGTHS), ([],) * len(_LENGTHS), (0,) * len(_LENGTHS))
 
 
 class Windows:
@@ -97,14 +102,14 @@ class Windows:
         self._slots: list[bytes] = []
         self._older: bytes | None = None
         self._coarseness = bytearray(len(_LEVELS))
-        self._parts: _Parts | None = None
+        self._parts = _NO_PARTS
 
     def add(self, batch: Batch, at_s: float) -> None:
         """Count ``batch`` at ``at_s`` (monotonic seconds); what comes out of order is counted in the newest slot."""
         now = max(0, int(at_s // SLOT_S))
         newest = _unpacked(self._slots[-1]) if self._slots else None
         if newest is None or now > newest.start:
-            self._parts = None
+            self._parts = self._parts._replace(until=0)
             if newest is not None:
                 self._slots[-1] = newest.packed(is_final=True)
                 if now // _AGEING_SLOTS != newest.start // _AGEING_SLOTS:
@@ -178,7 +183,7 @@ class Windows:
     def _windows(self, now_s: float, first_at_s: float) -> Iterator[tuple[str, Window]]:
         now = int(now_s // SLOT_S)
         parts = self._parts
-        if parts is None or not parts.since <= now < parts.until:
+        if not parts.since <= now < parts.until:
             parts = self._parts = self._put_together(now)
         open_slot = _unpacked(self._slots[-1]) if self._slots else None
         within = Sketch()
@@ -195,19 +200,23 @@ class Windows:
         closed = self._slots[:-1]
         places: list[tuple[int, int]] = [_PLACE.unpack_from(packed) for packed in closed]
         until = now + _LONGEST_SLOTS
-        packed: list[bytes] = []
+        sources: list[list[bytes]] = []
         earliest: list[int] = []
         position = len(closed)
         for length in _WINDOW_SLOTS.values():
             before = position
             while position and places[position - 1][0] > now - length:
                 position -= 1
-            packed.append(self._packed_sum(closed[position:before]))
+            sources.append(closed[position:before])
             earliest.append(sum(places[position - 1]) if position else 0)
             if position < len(closed):
                 until = min(until, places[position][0] + length)  # the first in it is the next to fall out
-        rest = [*closed[:position], *([] if self._older is None else [self._older])]
-        return _Parts(now, until, (*packed, self._packed_sum(rest)), (*earliest, 0))
+        sources.append([*closed[:position], *([] if self._older is None else [self._older])])
+        packed = tuple(
+            known if source == known_source else self._packed_sum(source)
+            for source, known, known_source in zip(sources, self._parts.packed, self._parts.sources, strict=True)
+        )
+        return _Parts(now, until, packed, tuple(sources), (*earliest, 0))
 
     @staticmethod
     def _packed_sum(slots: list[bytes]) -> bytes:
