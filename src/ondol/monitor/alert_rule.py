@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ondol.errors import MonitorError
-from ondol.monitor.names import check_name
+from ondol.monitor.names import check_name, label_text
 from ondol.monitor.query import AGGREGATES, WINDOWS_S, Query
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class AlertRule:
     @property
     def query(self) -> Query:
         """What is asked of the metrics."""
-        return Query(self.metric_name, self.aggregate, float(self.window_seconds), tuple(sorted(self.where.items())))
+        where = tuple(sorted((name, label_text(value)) for name, value in self.where.items()))
+        return Query(self.metric_name, self.aggregate, float(self.window_seconds), where)
 
     @property
     def subject(self) -> str:

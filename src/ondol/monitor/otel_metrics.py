@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ondol._version import __version__
 from ondol.errors import MissingExtraError
+from ondol.monitor.snapshots import without_doubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -186,6 +187,6 @@ class MetricExports:
 
     def _export(self) -> None:
         with self._watch.attempt(1) as outcome:
-            data = self._translator.translate(self._collect())
+            data = self._translator.translate(without_doubles(self._collect()))
             result = self._exporter.export(data)
             outcome.append(result.name == "SUCCESS")

@@ -155,8 +155,8 @@ class Recording:
             metric = self._book.metrics.get(check_name(name))
             series = None if metric is None else metric.series.get(key)
             if metric is not None and series is not None:
-                leads = check_exemplar({word: text for word, text in leads_to.items() if text})
-                series.add_exemplar(metric.unit, Exemplar(value, self._clock.wall(), leads))
+                exemplar = Exemplar(value, self._clock.wall(), check_exemplar(leads_to))
+                series.add_exemplar(metric.unit, exemplar)
 
     def measure(self, name: str, unit: str = "seconds", **labels: str) -> Measurement:
         """Return a ``with`` block that records how long it took; a failing block counts as ``name.errors``.
@@ -186,7 +186,7 @@ class Recording:
         self._errors += 1
         if what not in self._told and len(self._told) < _MAX_QUICK:
             self._told.add(what)
-            logger.error("%s; this is said once", message % args, exc_info=True)
+            logger.error("%s; this is said once", message % args, exc_info=True)  # noqa: LOG014  # its callers handle one
 
     def fold(self) -> None:
         """Count what waits to be counted. Reading does this by itself."""

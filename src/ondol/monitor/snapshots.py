@@ -1,15 +1,15 @@
-"""decision: one series as an exporter needs it."""
+"""decision: one series as an exporter needs it, and series that look alike put together."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ondol.monitor.names import Kind
 
-__all__ = ["Exemplar", "MetricSnapshot"]
+__all__ = ["Exemplar", "MetricSnapshot", "without_doubles"]
 
 
 class Exemplar(NamedTuple):
@@ -43,3 +43,37 @@ class MetricSnapshot(NamedTuple):
     """The newest exemplar of each bucket; empty where none was ever given."""
     started_at: float = 0.0
     """When the series began, in wall-clock seconds since the Unix epoch."""
+
+
+def without_doubles(snapshots: Iterable[MetricSnapshot]) -> list[MetricSnapshot]:
+    """Return the snapshots, which are of one name, unit and kind, with those of equal labels put together.
+
+    A caller's own label ``overflow="true"`` looks like that of the overflow series; no exporter may show both.
+    """
+    by_labels: dict[frozenset[tuple[str, str]], MetricSnapshot] = {}
+    for snapshot in snapshots:
+        key = frozenset(snapshot.labels.items())
+        known = by_labels.get(key)
+        by_labels[key] = snapshot if known is None else _joined(known, snapshot)
+    return list(by_labels.values())
+
+
+def _joined(one: MetricSnapshot, other: MetricSnapshot) -> MetricSnapshot:
+    """Return both as one series: what was counted is added up; percentiles cannot be, so there are none."""
+    return other._replace(
+        count=one.count + other.count,
+        sum=one.sum + other.sum,
+        minimum=min(one.minimum, other.minimum),
+        maximum=max(one.maximum, other.maximum),
+        quantiles={},
+        bucket_counts=tuple(a + b for a, b in zip(one.bucket_counts, other.bucket_counts, strict=True)),
+        exemplars=_newest(one.exemplars, other.exemplars),
+        started_at=min(one.started_at, other.started_at),
+    )
+
+
+def _newest(one: tuple[Exemplar | None, ...], other: tuple[Exemplar | None, ...]) -> tuple[Exemplar | None, ...]:
+    if not one or not other:
+        return one or other
+    pairs = ([exemplar for exemplar in pair if exemplar is not None] for pair in zip(one, other, strict=True))
+    return tuple(max(known, key=lambda exemplar: exemplar.at, default=None) for known in pairs)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 __all__ = ["AppriseTarget", "Grouping", "WebhookTarget"]
 
+_MASK: Final = "…"
+
 
 class WebhookTarget(NamedTuple):
-    """An HTTP address that takes Alertmanager's webhook format."""
+    """An HTTP address that takes Alertmanager's webhook format; its ``repr`` shows no secret."""
 
     url: str
     secret: str | None = None
@@ -19,15 +22,28 @@ class WebhookTarget(NamedTuple):
     sends_resolved: bool = True
     name: str = "webhook"
 
+    def __repr__(self) -> str:
+        """Return the values as logs may show them: of the address only scheme and host."""
+        hidden = self._asdict() | {"url": _masked(self.url, shows_host=True), "secret": self.secret and _MASK}
+        return _written("WebhookTarget", hidden)
+
 
 class AppriseTarget(NamedTuple):
-    """Addresses in Apprise's form, such as ``mailto://…`` or ``slack://…``; they hold secrets."""
+    """Addresses in Apprise's form, such as ``mailto://…`` or ``slack://…``.
+
+    They hold secrets, which the ``repr`` does not show.
+    """
 
     urls: tuple[str, ...]
     timeout_s: float = 30.0
     retry_for_s: float = 300.0
     sends_resolved: bool = True
     name: str = "apprise"
+
+    def __repr__(self) -> str:
+        """Return the values as logs may show them: of the addresses only the scheme; a token may be the host."""
+        hidden = self._asdict() | {"urls": tuple(_masked(url, shows_host=False) for url in self.urls)}
+        return _written("AppriseTarget", hidden)
 
 
 class Grouping(NamedTuple):
@@ -41,3 +57,18 @@ class Grouping(NamedTuple):
     """Least time between two notices of a group when alerts join or leave it."""
     repeat_s: float = 0.0
     """A notice of what still fires is sent again after so long; 0: never, one notice per problem."""
+
+
+def _masked(url: str, *, shows_host: bool) -> str:
+    scheme, found, _ = url.partition("://")
+    if not found or not scheme.isalnum():
+        return _MASK
+    try:
+        host = urlsplit(url).hostname if shows_host else None
+    except ValueError:
+        host = None
+    return f"{scheme}://{host}/{_MASK}" if host else f"{scheme}://{_MASK}"
+
+
+def _written(name: str, values: dict[str, object]) -> str:
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items())})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -23,5 +24,6 @@ async def metrics(request: Request) -> Response:
         service: Service = state.service
         state.exporter = PrometheusExporter(service.monitor.collect)
     exporter: PrometheusExporter = state.exporter
-    body, media_type = exporter.render(request.headers.get("accept", ""))
+    # Some hundred series take some hundred milliseconds, in which other requests go on.
+    body, media_type = await asyncio.to_thread(exporter.render, ",".join(request.headers.getlist("accept")))
     return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
