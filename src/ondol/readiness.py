@@ -2,20 +2,66 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.models import ModelState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from ondol.clock import Clock
     from ondol.models import ModelPool, ModelStatus
     from ondol.preload import Preloader
+    from ondol.recorder import Recorder
 
-__all__ = ["Readiness"]
+__all__ = ["Readiness", "StartupTime"]
 
 _LEFT: Final = frozenset({ModelState.DRAINING, ModelState.UNLOADED})
 _COMING_BACK: Final = frozenset({ModelState.QUEUED, ModelState.LOADING, ModelState.WARMING})
+
+
+_CHANGES: Final = frozenset({"registered", "ready", "failed", "leaving", "unloaded", "released", "limit"})
+"""Events of the pool after which less may be waited for than before."""
+
+
+class StartupTime:
+    """How long a runtime took to be ready: recorded once each start that succeeds, when it is ready for the first time.
+
+    That may follow from a model's state, from the strategy, or from what the preloader finds no room for; so it is
+    looked for after all that may have changed it, and on each tick of the monitor.
+    """
+
+    def __init__(self, clock: Clock, recorder: Recorder, is_ready: Callable[[], bool]) -> None:
+        """Wait for nothing yet."""
+        self._clock = clock
+        self._recorder = recorder
+        self._is_ready = is_ready
+        self._lock = threading.Lock()  # models may be registered in any thread: that is an event, too
+        self._began_at_s: float | None = None
+
+    def await_ready(self, began_at_s: float) -> None:
+        """Begin to look: every part of a start that began then has started."""
+        self._began_at_s = began_at_s
+        self.look()
+
+    def end(self) -> None:
+        """Look no more: what stops gets ready no more."""
+        self._began_at_s = None
+
+    def noticed(self, event: str) -> None:
+        """Look if an event of the pool may have made it ready."""
+        if self._began_at_s is not None and event in _CHANGES:
+            self.look()
+
+    def look(self) -> tuple[()]:
+        """Record the time if it is ready for the first time. A probe of the monitor, without figures of its own."""
+        if self._began_at_s is not None and self._is_ready():
+            with self._lock:
+                began_at_s, self._began_at_s = self._began_at_s, None
+            if began_at_s is not None:
+                self._recorder("service.startup_seconds", self._clock.monotonic() - began_at_s, "seconds")
+        return ()
 
 
 class Readiness:

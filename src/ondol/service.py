@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,13 +15,14 @@ from ondol.models import ModelPool
 from ondol.models.allocator import give_back, prepare_allocator
 from ondol.models.estimates_file import EstimatesFile
 from ondol.monitor import PerformanceMonitor
+from ondol.monitor.applied_alerts import AppliedAlerts
 from ondol.monitor.default_rules import default_rules
 from ondol.monitor.host import HostSampler
 from ondol.preload import Preloader
 from ondol.preload.hints_file import HintsFile
 from ondol.preload.history_file import HistoryFile
-from ondol.readiness import Readiness
-from ondol.service_options import apply_alerts, cache_tiers, open_telemetry, shared_knowledge
+from ondol.readiness import Readiness, StartupTime
+from ondol.service_options import Telemetry, alert_sources, cache_tiers, shared_knowledge
 from ondol.settings_reader import load_settings
 from ondol.strategy import loading_strategy, switched_settings
 from ondol.tracing import SpanRelay
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ondol.clock import Clock
-    from ondol.monitor.otel import OpenTelemetry
     from ondol.settings import Settings
     from ondol.strategy import LoadingStrategy
 
@@ -104,13 +105,15 @@ class OptimizationService:
         self.tuner = AutoTuner(
             self.cache, self.preloader, self.monitor.get_system_health, clock=self._clock, recorder=record
         )
+        self._alerts = AppliedAlerts(self.monitor, self._clock)
+        self._telemetry = Telemetry(self.monitor, self.spans, self._clock)
         self._readiness = Readiness(self.models, self.preloader)
+        self._startup = StartupTime(self._clock, record, lambda: self.readiness()["ready"])
+        self.monitor.add_probe(self._startup.look)
         self._started: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._started_at_s: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
-        self._otel: OpenTelemetry | None = None
-        self._is_startup_timed = False
         self._apply(self.settings)
 
     @property
@@ -161,44 +164,54 @@ class OptimizationService:
         if event == "registered" and self.is_started and self.strategy.is_preloading_all:
             self.preloader.want(name)
         self._readiness.noticed(event, name, is_started=self.is_started)
-        if event == "ready" and not self._is_startup_timed:
-            self._time_startup()
-
-    def _time_startup(self) -> None:
-        """Record how long it took to get ready, once each start."""
-        if self._started_at_s is not None and self.readiness()["ready"]:
-            self._is_startup_timed = True
-            elapsed_s = self._clock.monotonic() - self._started_at_s
-            self.monitor.add_metric("service.startup_seconds", elapsed_s, "seconds")
+        self._startup.noticed(event)
 
     def check(self) -> None:
         """Look at what the settings name outside of themselves: the file of alerts, addresses, packages.
 
-        ``start`` does the same; this is for who would rather know before anything else is begun.
+        Nothing changes. ``start`` looks too; this is for who would rather know before anything else is begun.
 
         Raises:
             ConfigurationError: something is not valid or not installed; the message says where and what is allowed.
         """
-        apply_alerts(self.monitor, self.settings, self._clock)
-        open_telemetry(self.monitor, self.settings, self._clock)
+        self._alerts.check(alert_sources(self.settings))
+        self._telemetry.make(self.settings)
 
     async def start(self, settings: Settings | None = None) -> None:
         """Start every part; serving can begin as soon as this returns, models go on loading behind it.
 
-        Starting a running service again with the same settings does nothing; with others it applies them. A stop
-        under way is waited for.
+        Starting a running service again with the same settings does nothing; with others it applies them: other
+        alerts and notices, too, and OpenTelemetry. A stop under way is waited for.
 
         Raises:
+            ConfigurationError: what the settings name is not valid or not installed, see ``check``. A running service
+                goes on with the settings that it had.
             Exception: a part failed to start; those already started are stopped again first.
         """
         async with self._my_turn():
             is_changed = settings is not None and settings != self.settings
+            if settings is not None and is_changed and self.is_started:
+                await self._change(settings)
+                return
             if settings is not None and is_changed:
                 self._apply(settings)
-            if is_changed or not self.is_started:
-                self._follow_strategy()
             if not self.is_started:
+                self._follow_strategy()
                 await self._start_parts()
+
+    async def _change(self, settings: Settings) -> None:
+        """Go on with ``settings``, or as before when they are refused."""
+        self._alerts.check(alert_sources(settings))
+        try:
+            await self._telemetry.follow(settings)
+            self._alerts.apply(alert_sources(settings))
+        except BaseException:
+            await self._telemetry.follow(self.settings)
+            raise
+        self._apply(settings)
+        self._follow_strategy()
+        self._startup.look()
+        await self.monitor.start()  # which begins and ends notices where others are to be told
 
     def _follow_strategy(self, *, is_wanting_all: bool = True) -> None:
         for warning in self.strategy.warnings:
@@ -248,22 +261,24 @@ class OptimizationService:
             self._follow_strategy(is_wanting_all=is_use_refused_now or not before.is_preloading_all)
         self.models.configure(is_lazy_loading_enabled=self.strategy.is_lazy_loading_enabled)
         self.preloader.configure(may_displace=self.strategy.is_lazy_loading_enabled)
+        self._startup.look()
         return self.strategy
 
     async def _start_parts(self) -> None:
         self._started = []  # not those of a loop that was closed: each part clears up after that by itself
         self._readiness.begin()
-        self._started_at_s = self._clock.monotonic()
-        self._is_startup_timed = False
+        self._startup.end()
+        began_at_s = self._started_at_s = self._clock.monotonic()
         try:
-            apply_alerts(self.monitor, self.settings, self._clock)
+            self._alerts.apply(alert_sources(self.settings))
             for name, start, stop in self._parts():
+                self._started.append((name, stop))  # first: one that fails may have begun something
                 await start()
-                self._started.append((name, stop))
         except BaseException:
-            await self._stop_parts()
+            with contextlib.suppress(ExceptionGroup):  # logged; what is to be known is why it did not start
+                await self._stop_parts()
             raise
-        self._time_startup()
+        self._startup.await_ready(began_at_s)
         logger.info(
             "service started: environment %s, cache %.0f MB, preloading %s, tuning %s",
             self.settings.environment,
@@ -275,23 +290,15 @@ class OptimizationService:
     def _parts(self) -> list[tuple[str, Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]]:
         return [
             ("monitor", self.monitor.start, self.monitor.stop),
-            ("OpenTelemetry", self._start_otel, self._stop_otel),
+            ("OpenTelemetry", self._start_telemetry, self._telemetry.stop),
             ("cache", self.cache.start, self.cache.stop),
             ("models", self.models.start, self._stop_models),
             ("preloader", self.preloader.start, self.preloader.stop),
             ("tuner", self.tuner.start, self.tuner.stop),
         ]
 
-    async def _start_otel(self) -> None:
-        self._otel = open_telemetry(self.monitor, self.settings, self._clock)
-        if self._otel is not None:
-            await self._otel.start()
-            self.spans.connect(self._otel.sink)
-
-    async def _stop_otel(self) -> None:
-        self.spans.connect(None)
-        if self._otel is not None:
-            await self._otel.stop()
+    async def _start_telemetry(self) -> None:
+        await self._telemetry.start(self.settings)
 
     async def _stop_models(self) -> None:
         await self.models.stop(grace_s=self.settings.shutdown_grace_s)
@@ -317,6 +324,7 @@ class OptimizationService:
         failures: list[Exception] = []
         cancelled: asyncio.CancelledError | None = None
         was_started = bool(self._started)
+        self._startup.end()
         while self._started:
             name, stop = self._started.pop()
             try:
@@ -353,6 +361,7 @@ class OptimizationService:
 
     def get_stats(self) -> dict[str, Any]:
         """Return the statistics of every part, and the health of the machine, as plain values."""
+        telemetry = self._telemetry.get_stats()
         return {
             "environment": self.settings.environment,
             "started": self.is_started,
@@ -363,5 +372,5 @@ class OptimizationService:
             "monitor": self.monitor.get_stats(),
             "tuner": self.tuner.get_stats(),
             "system_health": self.monitor.get_system_health(),
-            **({} if self._otel is None else {"otel": self._otel.get_stats()}),
+            **({} if telemetry is None else {"otel": telemetry}),
         }

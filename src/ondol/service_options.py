@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ondol.cache import TierOptions
+from ondol.monitor.applied_alerts import AlertSources
 
 if TYPE_CHECKING:
     from ondol.clock import Clock
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from ondol.monitor.otel import OpenTelemetry
     from ondol.preload.ports import KnowledgeExchange
     from ondol.settings import Settings
+    from ondol.tracing import SpanRelay
 
-__all__ = ["ALERT_FILE", "apply_alerts", "cache_tiers", "open_telemetry", "shared_knowledge"]
+__all__ = ["ALERT_FILE", "Telemetry", "alert_sources", "cache_tiers", "shared_knowledge"]
 
 ALERT_FILE: Final = "ondol-alerts.toml"
 """Read from the working directory where ``ONDOL_ALERTS_FILE`` names no other."""
@@ -38,32 +40,71 @@ def cache_tiers(settings: Settings) -> TierOptions:
     return options._replace(disk_dir=Path(settings.data_dir) / "cache", disk_max_bytes=disk_bytes)
 
 
-def apply_alerts(monitor: PerformanceMonitor, settings: Settings, clock: Clock) -> None:
-    """Let ``monitor`` watch the rules of the file, and tell whom it and the settings name.
-
-    Raises:
-        InvalidSettingError: the file or an address is not valid; every mistake is told with its line.
-        MissingExtraError: Apprise is asked for and not installed.
-    """
-    if settings.alerts_file is None and settings.alert_webhook_url is None and not Path(ALERT_FILE).is_file():
-        monitor.send_notices_to(None)
-        return
-    # HTTP, TLS and TOML are imported only where somebody is to be told.
-    from ondol.monitor.alert_setup import AlertSources, set_up_alerts  # noqa: PLC0415
-
+def alert_sources(settings: Settings) -> AlertSources:
+    """Return where ``settings`` have the rules of alerts and those to be told come from."""
     path = settings.alerts_file or (ALERT_FILE if Path(ALERT_FILE).is_file() else None)
-    sources = AlertSources(settings.environment, path, settings.alert_webhook_url, settings.alert_webhook_secret)
-    set_up_alerts(monitor, sources, clock)
+    return AlertSources(settings.environment, path, settings.alert_webhook_url, settings.alert_webhook_secret)
 
 
-def open_telemetry(monitor: PerformanceMonitor, settings: Settings, clock: Clock) -> OpenTelemetry | None:
-    """Return what exports metrics and traces, where the settings ask for it.
+class Telemetry:
+    """The export by OpenTelemetry, where the settings ask for it; never two at a time.
 
-    Raises:
-        MissingExtraError: OpenTelemetry is not installed.
+    Belongs to the event loop that the runtime was started in.
     """
-    if not settings.otel_enabled:
-        return None
-    from ondol.monitor.otel import OpenTelemetry  # noqa: PLC0415  # an extra: only where it is asked for
 
-    return OpenTelemetry(monitor.collect, clock=clock)
+    def __init__(self, monitor: PerformanceMonitor, spans: SpanRelay, clock: Clock) -> None:
+        """Export nothing yet."""
+        self._monitor = monitor
+        self._spans = spans
+        self._clock = clock
+        self._running: OpenTelemetry | None = None
+        self._last: OpenTelemetry | None = None
+
+    def make(self, settings: Settings) -> OpenTelemetry | None:
+        """Return what exports metrics and traces; nothing is begun.
+
+        Raises:
+            MissingExtraError: OpenTelemetry is not installed.
+        """
+        if not settings.otel_enabled:
+            return None
+        from ondol.monitor.otel import OpenTelemetry  # noqa: PLC0415  # an extra: only where it is asked for
+
+        return OpenTelemetry(self._monitor.collect, clock=self._clock)
+
+    async def start(self, settings: Settings) -> None:
+        """Export as ``settings`` say; one that runs still, as when its event loop was closed, is ended first.
+
+        Raises:
+            ConfigurationError: OpenTelemetry is not installed, or its environment variables are not valid.
+        """
+        made = self.make(settings)
+        await self.stop()
+        self._last = made
+        if made is not None:
+            await made.start()
+            self._running = made
+            self._spans.connect(made.sink)
+
+    async def follow(self, settings: Settings) -> None:
+        """Start or stop it while the runtime runs; what goes on as it did is not touched.
+
+        Raises:
+            ConfigurationError: as :meth:`start`.
+        """
+        if settings.otel_enabled != (self._running is not None):
+            await self.start(settings)
+
+    async def stop(self) -> None:
+        """Export what is left, and end. Safe to call twice.
+
+        Cancellation: the exports end by themselves.
+        """
+        self._spans.connect(None)
+        running, self._running = self._running, None
+        if running is not None:
+            await running.stop()
+
+    def get_stats(self) -> dict[str, Any] | None:
+        """Return the figures of the export that was begun last; ``None`` when there was none."""
+        return None if self._last is None else self._last.get_stats()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ondol import AlertRule, ModelSpec, OptimizationService
-from ondol.errors import InvalidSettingError, MissingExtraError
+from ondol.errors import ConfigurationError, InvalidSettingError, MissingExtraError
 from ondol.monitor.default_rules import DEFAULT_RULES
 from ondol.monitor.webhook_body import verify_signature
 from ondol.settings import Settings, resolve
@@ -239,3 +240,80 @@ def test_opentelemetry_that_is_not_installed_is_said_before_the_start(
         assert not service.is_started
 
     run_virtual(scenario)
+
+
+def test_a_part_that_failed_to_start_is_stopped_too_and_its_own_error_is_raised(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(clock: VirtualClock) -> None:
+        stopped: list[str] = []
+
+        async def broken_start() -> None:
+            raise OSError("no threads left")
+
+        async def broken_stop() -> None:
+            stopped.append("tuner")
+            raise RuntimeError("never begun")
+
+        service = OptimizationService(settings(), clock=clock)
+        monkeypatch.setattr(service.tuner, "start", broken_start)
+        monkeypatch.setattr(service.tuner, "stop", broken_stop)
+        with pytest.raises(OSError, match="no threads left"):
+            await service.start()
+        assert stopped == ["tuner"]
+        assert not service.is_started
+
+    run_virtual(scenario)
+
+
+def otel_threads() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if "otel" in thread.name.lower())
+
+
+def test_loops_that_are_closed_without_a_stop_leave_one_export_that_the_next_start_replaces(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        service = OptimizationService(settings(otel_enabled=True))
+
+        async def use() -> None:
+            await service.start()
+            assert service.spans.is_on
+
+        counts = []
+        for _ in range(3):
+            asyncio.run(use())
+            counts.append(len([name for name in otel_threads() if not name.startswith("ondol-otel_")]))
+        asyncio.run(service.stop())
+        assert counts == [2, 2, 2]
+        assert [name for name in otel_threads() if not name.startswith("ondol-otel_")] == []
+
+
+def is_exporting(service: OptimizationService) -> bool:
+    return service.spans.is_on
+
+
+def test_opentelemetry_begins_and_ends_with_other_settings_of_a_running_service(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+
+        async def scenario() -> None:
+            async with OptimizationService(settings()) as service:
+                assert "otel" not in service.get_stats()
+                await service.start(settings(otel_enabled=True))
+                assert is_exporting(service)
+                assert "otel" in service.get_stats()
+                await service.start(settings(otel_enabled=True, cache_memory_limit_mb=5))
+                assert is_exporting(service)
+                await service.start(settings())
+                assert not is_exporting(service)
+                assert "otel" not in service.get_stats()
+                monkeypatch.setenv("OTEL_TRACES_EXPORTER", "jaeger")
+                with pytest.raises(ConfigurationError, match="jaeger"):
+                    await service.start(settings(otel_enabled=True))
+                assert service.settings == settings()
+
+        asyncio.run(scenario())

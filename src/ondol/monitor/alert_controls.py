@@ -101,11 +101,19 @@ class AlertControls:
         """Return a silence that holds back an alert with these labels, if there is one."""
         return self._alerts.is_silenced(labels)
 
+    @property
+    def notices(self) -> Notices | None:
+        """What tells of alerts, if anything does."""
+        return self._notices
+
     def send_notices_to(self, notices: Notices | None) -> None:
-        """Let ``notices`` tell of alerts from the next start on; it is started and stopped with the monitor."""
-        if self._notices is not None:
-            self._alerts.unlisten(self._notices.take)
-        self._notices = notices
+        """Let ``notices`` tell of alerts from the next start on; it is started and stopped with the monitor.
+
+        What told of them before ends at the next start or stop. Starting a running monitor is enough.
+        """
+        before, self._notices = self._notices, notices
+        if before is not None:
+            self._alerts.unlisten(before.take)
         if notices is not None:
             self._alerts.listen(notices.take)
 

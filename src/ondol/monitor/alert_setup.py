@@ -1,32 +1,26 @@
-"""service: puts the rules of ``ondol-alerts.toml`` and of the environment into a monitor, and where its notices go."""
+"""service: reads what file and environment say of alerts, and makes what tells those whom they name."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ondol.errors import InvalidSettingError, MonitorError
 from ondol.monitor.alert_file import AlertFile, load_alert_file
 from ondol.monitor.apprise_notifier import AppriseNotifier
-from ondol.monitor.default_rules import default_rules
 from ondol.monitor.notices import Notices
-from ondol.monitor.targets import WebhookTarget
+from ondol.monitor.targets import AppriseTarget, WebhookTarget
 from ondol.monitor.webhook import WebhookNotifier
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ondol.clock import Clock
+    from ondol.monitor.applied_alerts import AlertSources
     from ondol.monitor.monitor import PerformanceMonitor
     from ondol.monitor.notice_ports import Notifier
+    from ondol.monitor.targets import Grouping
 
-__all__ = ["AlertSources", "load_alerts", "set_up_alerts"]
-
-
-class AlertSources(NamedTuple):
-    """Where rules and targets come from."""
-
-    environment: str = "development"
-    file: str | None = None
-    webhook_url: str | None = None
-    webhook_secret: str | None = None
+__all__ = ["load_alerts", "make_notices", "make_notifiers"]
 
 
 def load_alerts(sources: AlertSources, clock: Clock) -> AlertFile:
@@ -44,38 +38,28 @@ def load_alerts(sources: AlertSources, clock: Clock) -> AlertFile:
     return content._replace(webhooks=(*content.webhooks, target))
 
 
-def set_up_alerts(monitor: PerformanceMonitor, sources: AlertSources, clock: Clock) -> None:
-    """Let ``monitor`` watch the default rules and those of the file, and tell the targets of it.
-
-    Rules that the program added or took away itself stay so, unless the file has one of their name. When something is
-    not valid, nothing has changed.
+def make_notifiers(
+    content: AlertFile, clock: Clock, known: Mapping[WebhookTarget | AppriseTarget, Notifier]
+) -> dict[WebhookTarget | AppriseTarget, Notifier]:
+    """Return what tells each target: the ``known`` notifier of an equal target, else a new one.
 
     Raises:
-        InvalidSettingError: the file or an address is not valid.
+        InvalidSettingError: an address is not valid.
         MissingExtraError: Apprise is asked for and not installed.
     """
-    content = load_alerts(sources, clock)
-    notices = _notices(monitor, content, clock)
-    monitor.use_default_rules(default_rules(sources.environment))
-    for name in content.disabled:
-        monitor.remove_alert_rule(name)
-    for rule in content.rules:
-        monitor.add_alert_rule(rule)
-    known = {(silence.ends_at, *sorted(silence.matchers.items())) for silence in monitor.silences()}
-    for planned in content.silences:
-        if (planned.ends_at, *sorted(planned.matchers.items())) not in known:
-            monitor.plan_silence(planned)
-    monitor.send_notices_to(notices)
-
-
-def _notices(monitor: PerformanceMonitor, content: AlertFile, clock: Clock) -> Notices | None:
+    targets: list[WebhookTarget | AppriseTarget] = [*content.webhooks, *content.apprise]
     try:
-        notifiers: list[Notifier] = [WebhookNotifier(target, clock) for target in content.webhooks]
-        notifiers += [AppriseNotifier(target) for target in content.apprise]
-        if not notifiers:
-            return None
-        return Notices(
-            notifiers, content.grouping, clock=clock, is_silenced=monitor.silence_of, recorder=monitor.add_metric
-        )
+        return {target: known.get(target) or _make_notifier(target, clock) for target in targets}
     except MonitorError as exc:
         raise InvalidSettingError([f"notices of alerts: {exc}"]) from exc
+
+
+def _make_notifier(target: WebhookTarget | AppriseTarget, clock: Clock) -> Notifier:
+    return WebhookNotifier(target, clock) if isinstance(target, WebhookTarget) else AppriseNotifier(target)
+
+
+def make_notices(
+    monitor: PerformanceMonitor, notifiers: Iterable[Notifier], grouping: Grouping, clock: Clock
+) -> Notices:
+    """Return what tells ``notifiers`` of the alerts that no silence of ``monitor`` holds back."""
+    return Notices(notifiers, grouping, clock=clock, is_silenced=monitor.silence_of, recorder=monitor.add_metric)

@@ -38,7 +38,9 @@ class AlertDesk:
     def __init__(self, clock: Clock, *, make_id: Callable[[], str] | None = None) -> None:
         """Begin without rules and silences; ``make_id`` gives the ids of silences, random ones by default."""
         self._clock = clock
-        self._lock = threading.Lock()
+        # Taken again where something interrupts its holder and asks: a signal handler, the collector's finalizers.
+        self._lock = threading.RLock()
+        self._evaluating = threading.RLock()  # one evaluation after the other: figures must not be older than the last
         self._evaluator = AlertEvaluator()
         self._silences = SilenceBook(make_id if make_id is not None else _random_id)
         self._listeners: list[Callable[[AlertEvent], object]] = []
@@ -61,10 +63,23 @@ class AlertDesk:
         return events is not None
 
     def evaluate(self, read: Callable[[Query], Reading | None]) -> None:
-        """Compare each rule with what ``read`` answers to its query."""
-        with self._lock:
-            self._untold += self._evaluator.evaluate(read, **self._times())
+        """Compare each rule with what ``read`` answers to its query; it is called without the lock that others need.
+
+        Reading may log, and whoever takes the line may ask for the alerts.
+        """
+        readings: dict[Query, Reading | None] = {}
+        with self._evaluating:
+            while unread := self._evaluate_if_read(readings):
+                readings.update((query, read(query)) for query in unread)
         self._announce()
+
+    def _evaluate_if_read(self, readings: Mapping[Query, Reading | None]) -> set[Query]:
+        """Evaluate the rules if all their queries are answered in ``readings``; return those that are not."""
+        with self._lock:
+            unread = {rule.query for rule in self._evaluator.rules()} - readings.keys()
+            if not unread:
+                self._untold += self._evaluator.evaluate(readings.__getitem__, **self._times())
+            return unread
 
     def reset(self, reason: str) -> None:
         """Resolve every active alert with ``reason``."""

@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.monitor.grouping import NoticeBook
+from ondol.monitor.loops import cancel_elsewhere
 from ondol.monitor.notice_ports import NoticeRejectedError, backoff_s
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Delivery:
     def __init__(self, notifier: Notifier, surroundings: Surroundings) -> None:
         """Begin with nothing told; no task runs before :meth:`start`."""
         self.name = notifier.name
-        self._notifier = notifier
+        self.notifier = notifier
         self._around = surroundings
         self._clock = surroundings.clock
         self._lock = threading.Lock()
@@ -79,6 +80,13 @@ class Delivery:
         """Learn of a transition, in any thread."""
         with self._lock:
             self._book.take(event, is_silenced=is_silenced, now_s=self._clock.monotonic())
+        self.wake()
+
+    def regroup(self, grouping: Grouping) -> None:
+        """Group by other terms from now on, in any thread; what was told stays known."""
+        with self._lock:
+            self._around = self._around._replace(grouping=grouping)
+            self._book.regroup(grouping, self._clock.monotonic())
         self.wake()
 
     def wake(self) -> None:
@@ -106,6 +114,7 @@ class Delivery:
         loop = asyncio.get_running_loop()
         if self._task is not None and self._loop is loop and not self._task.done():
             return
+        cancel_elsewhere(self._task)
         # Made anew: an event belongs to the loop in which somebody waited for it.
         self._woken = asyncio.Event()
         self._is_stopping = False
@@ -122,6 +131,7 @@ class Delivery:
         task, loop = self._task, self._loop
         if task is None or loop is not asyncio.get_running_loop():
             self._task = self._loop = None
+            cancel_elsewhere(task)
             return []
         self._hurry()
         try:
@@ -206,7 +216,7 @@ class Delivery:
 
     async def _deliver(self, key: str) -> None:
         """Try until the group's news are told, nothing of it is news any more, or it is no use to go on."""
-        give_up_at_s = self._clock.monotonic() + self._notifier.terms.retry_for_s
+        give_up_at_s = self._clock.monotonic() + self.notifier.terms.retry_for_s
         attempt = 0
         while (notice := self._compose(key)) is not None:
             failure = await self._attempt(notice)
@@ -245,11 +255,11 @@ class Delivery:
         return failure
 
     async def _send(self, notice: Notice) -> _Failure | None:
-        timeout_s = self._notifier.terms.timeout_s
+        timeout_s = self.notifier.terms.timeout_s
         timeout = asyncio.timeout(timeout_s)
         try:
             async with timeout:
-                await self._notifier.send(notice)
+                await self.notifier.send(notice)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

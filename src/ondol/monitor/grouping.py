@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ondol.monitor.alerts import AlertEvent
+    from ondol.monitor.notice import NoticeAlert
     from ondol.monitor.targets import Grouping
 
 __all__ = ["NoticeBook"]
@@ -258,28 +259,51 @@ class NoticeBook:
             if not alert.is_firing:
                 alert.is_told = alert.is_doubtful = alert.is_unseen = False
 
+    def regroup(self, grouping: Grouping, now_s: float) -> None:
+        """Group by other terms from now on; what the receiver was told, and what is under way to it, stays known."""
+        if grouping == self._grouping:
+            return
+        before, self._groups, self._grouping = self._groups, {}, grouping
+        for old in before.values():
+            for alert in old.alerts.values():
+                labels = group_labels_of(alert.labels, grouping.by)
+                key = group_key_of(labels)
+                group = self._groups.setdefault(key, _Group(key, labels))
+                group.alerts[alert.fingerprint] = alert
+                if old.last_at_s is not None:
+                    group.last_at_s = max(old.last_at_s, group.last_at_s or old.last_at_s)
+        for group in list(self._groups.values()):
+            self._plan(group, now_s)
+
+    def _in(self, notice: Notice) -> tuple[list[_Group], list[tuple[NoticeAlert, _Alert]]]:
+        """Return the groups and the alerts that ``notice`` is about; they were regrouped since, perhaps."""
+        places = {alert.fingerprint: group for group in self._groups.values() for alert in group.alerts.values()}
+        groups = {group.key: group for group in (places[told.fingerprint] for told in notice.alerts)}
+        alerts = [(told, places[told.fingerprint].alerts[told.fingerprint]) for told in notice.alerts]
+        return list(groups.values()), alerts
+
     def delivered(self, notice: Notice, now_s: float) -> None:
         """Learn that the receiver took ``notice``."""
-        group = self._groups[notice.group_key]
-        group.last_at_s = now_s
-        for told in notice.alerts:
-            alert = group.alerts[told.fingerprint]
+        groups, alerts = self._in(notice)
+        for told, alert in alerts:
             alert.is_in_flight = alert.is_doubtful = False
             alert.is_told = told.status == "firing"
             alert.told_at_s = now_s
             if alert.is_told or alert.ended is None or alert.ended.starts_at == told.starts_at:
                 alert.is_unseen = False
-        group.due_at_s = None
-        self._plan(group, now_s)
+        for group in groups:
+            group.last_at_s = now_s
+            group.due_at_s = None
+            self._plan(group, now_s)
 
     def missed(self, notice: Notice, now_s: float, *, is_doubtful: bool) -> None:
         """Learn that an attempt failed; ``is_doubtful``: the receiver may have got it nevertheless."""
-        group = self._groups[notice.group_key]
-        for missed in notice.alerts:
-            alert = group.alerts[missed.fingerprint]
+        groups, alerts = self._in(notice)
+        for _, alert in alerts:
             alert.is_in_flight = False
             alert.is_doubtful = alert.is_doubtful or is_doubtful
-        self._plan(group, now_s)
+        for group in groups:
+            self._plan(group, now_s)
 
     def put_off(self, key: str, now_s: float, *, again_in_s: float | None) -> None:
         """Let the group be due again after ``again_in_s``; ``None``: when something else happens in it."""

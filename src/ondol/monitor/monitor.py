@@ -16,6 +16,7 @@ from ondol.monitor.default_rules import DEFAULT_RULES
 from ondol.monitor.gc_pauses import GcPauses
 from ondol.monitor.health import HealthSource
 from ondol.monitor.host import HostSampler
+from ondol.monitor.loops import cancel_elsewhere
 from ondol.monitor.recording import Recording
 from ondol.monitor.report import measurement_fields
 from ondol.monitor.timing import make_timed
@@ -72,6 +73,8 @@ class PerformanceMonitor(Recording, AlertControls):
         )
         self._alerts = AlertDesk(self._clock)
         self._notices: Notices | None = None
+        self._told_by: Notices | None = None
+        """What was started to tell of alerts; others may have been given since."""
         self._probes: list[Callable[[], Iterable[tuple[str, float, str]]]] = []
         self._task: asyncio.Task[None] | None = None
         self._started_at_s: float | None = None
@@ -134,7 +137,7 @@ class PerformanceMonitor(Recording, AlertControls):
     def _report(self) -> None:
         self._reported_at_s = self.now()
         active = [event.name for event in self._alerts.active()]
-        fields = measurement_fields(self.summaries(), self.get_system_health(), active)
+        fields = measurement_fields(self.recent_summaries(), self.get_system_health(), active)
         performance_logger.info("measurements", extra={"fields": fields})
 
     def configure(self, *, is_enabled: bool | None = None) -> None:
@@ -151,15 +154,33 @@ class PerformanceMonitor(Recording, AlertControls):
         return self._is_enabled
 
     async def start(self) -> None:
-        """Tick every ``sample_interval_s`` from now on. Starting a running monitor does nothing."""
+        """Tick every ``sample_interval_s`` from now on; a monitor that runs in another loop runs there no more.
+
+        Where it is running already, only the notices are followed that were given or changed since.
+        """
         if self._is_running():
+            await self._follow_notices()
             return
+        cancel_elsewhere(self._task)
         self._alerts.forget_pending()
         self._started_at_s = self._reported_at_s = self.now()
-        self._health.start()
-        if self._notices is not None:
-            await self._notices.start()
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="ondol.monitor")
+        try:
+            self._health.start()
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="ondol.monitor")
+            await self._follow_notices()
+        except BaseException:
+            await self._end_at_once()
+            raise
+
+    async def _follow_notices(self) -> None:
+        """Let those tell of alerts that are asked to, and no others."""
+        before, self._told_by = self._told_by, self._notices
+        try:
+            if self._told_by is not None:
+                await self._told_by.start()
+        finally:
+            if before is not None and before is not self._told_by:
+                await before.stop()
 
     def _is_running(self) -> bool:
         task = self._task
@@ -167,21 +188,43 @@ class PerformanceMonitor(Recording, AlertControls):
         return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
 
     async def stop(self) -> None:
-        """Stop ticking and log the measurements a last time. Safe to call twice; metrics stay readable."""
-        task, self._task = self._task, None
+        """Stop ticking and log the measurements a last time. Safe to call twice; metrics stay readable.
+
+        Cancellation: all ends at once, and nothing is left running.
+        """
         if self._started_at_s is None:
             return
         self._started_at_s = None
         try:
-            if task is not None and task.get_loop() is asyncio.get_running_loop():
-                task.cancel()
-                await asyncio.wait([task])
-            if self._notices is not None:
-                await self._notices.stop()
+            await self._end_ticking()
+            notices, self._told_by = self._told_by, None
+            if notices is not None:
+                await notices.stop()
             if self._is_enabled:
                 self._report()
         finally:
-            self._health.stop()
+            await self._end_at_once()
+
+    async def _end_at_once(self) -> None:
+        """End what has not been ended yet, without waiting for news that were not told."""
+        self._started_at_s = None
+        try:
+            await self._end_ticking()
+        finally:
+            notices, self._told_by = self._told_by, None
+            try:
+                if notices is not None:
+                    await notices.stop(grace_s=0.0)
+            finally:
+                self._health.stop()
+
+    async def _end_ticking(self) -> None:
+        task, self._task = self._task, None
+        if task is None or task.get_loop() is not asyncio.get_running_loop():
+            cancel_elsewhere(task)
+            return
+        task.cancel()
+        await asyncio.wait([task])
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random as random_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ondol.clock import SystemClock
 from ondol.errors import MonitorError
@@ -14,7 +14,7 @@ from ondol.monitor.targets import Grouping
 from ondol.recorder import discard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ondol.clock import Clock
     from ondol.monitor.alerts import AlertEvent
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Notices"]
 
 logger = logging.getLogger("ondol.monitor")
+
+GRACE_S: Final = 5.0
+"""How long a stop waits for what has not been told."""
 
 
 def _never(_labels: Mapping[str, str]) -> object | None:
@@ -70,18 +73,32 @@ class Notices:
         self._recorder = recorder
         self.errors = 0
         """How often asking for silences, recording or taking an event failed; each is logged."""
-        surroundings = Surroundings(
+        self._around = Surroundings(
             grouping=grouping or Grouping(),
             clock=clock or SystemClock(),
             random=random or random_module.Random(),  # noqa: S311  # spreads retries, hides nothing
             is_silenced=self._is_silenced,
             record=self._record,
         )
-        self._deliveries: dict[str, Delivery] = {}
-        for notifier in notifiers:
-            if notifier.name in self._deliveries:
-                raise MonitorError(f"two notifiers have the name {notifier.name!r}: give each a name of its own")
-            self._deliveries[notifier.name] = Delivery(notifier, surroundings)
+        self._leaving: list[Delivery] = []
+        """Those that were replaced while they ran, perhaps; the next start or stop ends them."""
+        self._deliveries: dict[str, Delivery] = _deliveries(notifiers, self._around, {})
+
+    def replace(self, notifiers: Iterable[Notifier], grouping: Grouping) -> None:
+        """Tell these from now on, grouped so. Where this is running, :meth:`start` it again: that begins and ends them.
+
+        A notifier that was among them before, the same object, goes on with what it has told.
+
+        Raises:
+            MonitorError: two notifiers have the same name; nothing has changed.
+        """
+        before = self._deliveries
+        around = self._around._replace(grouping=grouping)
+        after = _deliveries(notifiers, around, before)
+        for delivery in after.values():
+            delivery.regroup(grouping)
+        self._around, self._deliveries = around, after
+        self._leaving += [delivery for name, delivery in before.items() if after.get(name) is not delivery]
 
     def take(self, event: AlertEvent) -> None:
         """Learn that an alert fired or was resolved. Returns at once and never raises."""
@@ -99,28 +116,40 @@ class Notices:
             delivery.wake()
 
     async def start(self) -> None:
-        """Begin to tell, in the running loop."""
+        """Begin to tell, in the running loop; where that is so already, follow what :meth:`replace` has changed.
+
+        Cancellation: those that were replaced end at once.
+        """
         for delivery in self._deliveries.values():
             delivery.start()
+        await self._end(self._taken_leave(), GRACE_S)
 
-    async def stop(self, grace_s: float = 5.0) -> None:
+    def _taken_leave(self) -> list[Delivery]:
+        leaving, self._leaving = self._leaving, []
+        return leaving
+
+    async def stop(self, grace_s: float = GRACE_S) -> None:
         """End telling. All news are due now, without waiting for their group, and have ``grace_s`` to be delivered.
 
         What was not delivered is logged, and told after the next :meth:`start`.
 
         Cancellation: all ends at once.
         """
-        stops = [asyncio.ensure_future(delivery.stop(grace_s)) for delivery in self._deliveries.values()]
+        await self._end([*self._deliveries.values(), *self._taken_leave()], grace_s)
+
+    @staticmethod
+    async def _end(deliveries: Sequence[Delivery], grace_s: float) -> None:
+        stops = [asyncio.ensure_future(delivery.stop(grace_s)) for delivery in deliveries]
         try:
             untold = await asyncio.gather(*stops)
         except asyncio.CancelledError:
             await asyncio.wait(stops) if stops else None
             raise
-        for name, keys in zip(self._deliveries, untold, strict=True):
+        for delivery, keys in zip(deliveries, untold, strict=True):
             if keys:
                 logger.warning(
                     "notifier %r: %d notices not delivered within the %g s of the stop: %s",
-                    name,
+                    delivery.name,
                     len(keys),
                     grace_s,
                     ", ".join(keys[:10]),
@@ -144,3 +173,21 @@ class Notices:
         except Exception:
             self.errors += 1
             logger.exception("recording alerts.notices failed")
+
+
+def _deliveries(
+    notifiers: Iterable[Notifier], around: Surroundings, known: Mapping[str, Delivery]
+) -> dict[str, Delivery]:
+    """Return a delivery for each, by name: the known one of a notifier that was there before, else a new one.
+
+    Raises:
+        MonitorError: two notifiers have the same name.
+    """
+    deliveries: dict[str, Delivery] = {}
+    for notifier in notifiers:
+        if notifier.name in deliveries:
+            raise MonitorError(f"two notifiers have the name {notifier.name!r}: give each a name of its own")
+        old = known.get(notifier.name)
+        is_known = old is not None and old.notifier is notifier
+        deliveries[notifier.name] = old if old is not None and is_known else Delivery(notifier, around)
+    return deliveries
