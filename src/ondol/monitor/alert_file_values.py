@@ -150,6 +150,6 @@ class TableReader:
             if math.isfinite(at):
                 return at
         given = value if isinstance(value, (str, int, float, bool)) else str(value)
-        allowed = "a date and time with an offset and without quotation marks, such as 2030-01-31T18:00:00+09:00"
+        allowed = "a date and time with an offset and without quotation marks, in the form 2030-01-31T18:00:00+09:00"
         self.refuse(key, f"{key}={shown(given)} is not allowed: it must be {allowed}")
         return None

@@ -1,4 +1,4 @@
-"""decision: which bucket a number falls into: 47 or so an octave, each less than 2 % wide, so no value is 1 % off.
+"""decision: which bucket a number falls into: 45 an octave, each less than 2 % wide, so no value is 1 % off.
 
 The bits of a float are an exponent and a mantissa; the first seven bits of the mantissa cut an octave into 128 cells,
 and neighbouring cells are put together as long as a bucket stays narrow. Nothing is computed with logarithms: the

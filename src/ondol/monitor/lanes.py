@@ -76,25 +76,24 @@ def _raised(lanes: Lanes, floor: int) -> Lanes:
 
 
 def pack_counts(lanes: Lanes) -> tuple[int, bytes]:
-    """Return how many bytes a count takes, and the counts in that width, little-endian."""
+    """Return how many bytes a count takes, and the counts in that width, place by place."""
     span = lanes.span
     raw = lanes.bits.to_bytes(span * LANE_BYTES, "little")
     width = next((width for width, beyond in _BEYOND if span <= _MASKED_LANES and not lanes.bits & beyond), LANE_BYTES)
     if width == LANE_BYTES:
         return width, raw
-    packed = bytearray(span * width)
-    for place in range(width):
-        packed[place::width] = raw[place::LANE_BYTES]
-    return width, bytes(packed)
+    # Place by place: the higher bytes are alike and compress to little.
+    return width, b"".join(raw[place::LANE_BYTES] for place in range(width))
 
 
 def unpack_counts(low: int, width: int, packed: bytes) -> Lanes:
     """Return the lanes that ``pack_counts`` packed."""
     if width == LANE_BYTES:
         return Lanes(low, int.from_bytes(packed, "little"))
-    raw = bytearray(len(packed) // width * LANE_BYTES)
+    span = len(packed) // width
+    raw = bytearray(span * LANE_BYTES)
     for place in range(width):
-        raw[place::LANE_BYTES] = packed[place::width]
+        raw[place::LANE_BYTES] = packed[place * span : (place + 1) * span]
     return Lanes(low, int.from_bytes(raw, "little"))
 
 

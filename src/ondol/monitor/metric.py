@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from ondol.monitor.buckets import bounds_for
@@ -23,12 +25,13 @@ __all__ = ["OVERFLOW_LABELS", "Metric"]
 OVERFLOW_LABELS: Final[LabelKey] = (("overflow", "true"),)
 _WINDOW_NAMES: Final = {length_s: name for name, length_s in WINDOWS_S.items()}
 _RECENT: Final = "5m"
+_FIGURES: Final = ("count", "sum", "mean", "min", "max", *RANKS)
 
 
 class Metric:
     """One name with its unit and its series. Not thread-safe: its owner locks."""
 
-    __slots__ = ("_amounts", "_begins_s", "_summary", "_summary_of", "name", "overflow", "series", "unit")
+    __slots__ = ("_kept", "_kept_of", "_rates", "name", "overflow", "series", "unit")
 
     def __init__(self, name: str, unit: str) -> None:
         """Begin without series."""
@@ -36,10 +39,10 @@ class Metric:
         self.unit = unit
         self.series: dict[LabelKey, Series] = {}
         self.overflow: Series | None = None
-        self._summary: dict[str, Any] = {}
-        self._summary_of: tuple[int, ...] = ()
-        self._amounts: dict[str, float] = {}
-        self._begins_s: dict[str, float] = {}
+        self._kept: array[float] = array("d")
+        self._kept_of: tuple[int, ...] = ()
+        self._rates: list[tuple[float, float]] = []
+        """Of each window: what its rate is of, and when the window begins."""
 
     def set_unit(self, unit: str) -> None:
         """Give a metric without a unit one."""
@@ -120,40 +123,40 @@ class Metric:
             counts = {"count": sum(series.count for series in chosen), "last": max(chosen, key=_last_at_s).last}
             return {"unit": self.unit, "kind": self.kind, **counts, "windows": {only: self._shown(window)}}
         state = (int(now_s // SLOT_S), len(self.unit), *(series.version for series in chosen))
-        if state != self._summary_of:
-            self._summary, self._summary_of = self._new_summary(chosen, now_s), state
-        # Copies: what a reader does to his figures stays his. The rates go on falling while nothing comes.
-        figures = {
-            **self._summary,
-            "windows": {
-                name: {**each, "rate_per_s": self._amounts[name] / max(1.0, now_s - self._begins_s[name])}
-                for name, each in self._summary["windows"].items()
-            },
+        if state != self._kept_of:
+            self._kept, self._kept_of = self._new_figures(chosen, now_s), state
+        kept, width = self._kept, len(_FIGURES)
+        whole, *others = (kept[place : place + width] for place in range(0, len(kept), width))
+        labelled = [(labels, series) for labels, series in self.all_series() if labels and series.last_at_s is not None]
+        # The rates go on falling while nothing comes.
+        windows = {
+            name: {**_dictionary(each), "rate_per_s": amount / max(1.0, now_s - begins_s)}
+            for name, each, (amount, begins_s) in zip(WINDOWS_S, others, self._rates, strict=False)
         }
-        if "series" in figures:
-            figures["series"] = [{**each, "labels": dict(each["labels"])} for each in figures["series"]]
-        return figures
-
-    def _new_summary(self, chosen: Sequence[Series], now_s: float) -> dict[str, Any]:
-        every = [series.windows.windows(now_s, series.first_at_s or 0.0) for series in chosen]
-        windows = {name: _joined([windows[name] for windows in every]) for name in (*WINDOWS_S, WHOLE)}
-        whole = _exact(windows.pop(WHOLE).sketch, chosen)
-        self._amounts = {name: self._amount(window) for name, window in windows.items()}
-        self._begins_s = {name: now_s - window.span_s for name, window in windows.items()}
-        of_series = {id(series): windows[WHOLE].sketch for series, windows in zip(chosen, every, strict=True)}
-        labelled = [
-            {"labels": dict(labels), "last": series.last, **_figures(_exact(of_series[id(series)], [series]))}
-            for labels, series in self.all_series()
-            if labels and id(series) in of_series
-        ]
         return {
             "unit": self.unit,
             "kind": self.kind,
-            **_figures(whole),
+            **_dictionary(whole),
             "last": max(chosen, key=_last_at_s).last,
-            "windows": {name: self._shown(window) for name, window in windows.items()},
-            **({"series": labelled} if labelled else {}),
+            "windows": windows,
+            **({"series": _of_series(labelled, others[len(windows) :])} if labelled else {}),
         }
+
+    def _new_figures(self, chosen: Sequence[Series], now_s: float) -> array[float]:
+        """Return the figures of the whole life, of each window, and of each series that has labels, in a row.
+
+        They are kept as bare numbers: dictionaries of them would take more room than all that was counted.
+        """
+        every = [series.windows.windows(now_s, series.first_at_s or 0.0) for series in chosen]
+        windows = {name: _joined([windows[name] for windows in every]) for name in (*WINDOWS_S, WHOLE)}
+        whole = _exact(windows.pop(WHOLE).sketch, chosen)
+        self._rates = [(self._amount(window), now_s - window.span_s) for window in windows.values()]
+        rows = [_numbers(whole), *(_numbers(window.sketch) for window in windows.values())]
+        labelled = {id(series) for labels, series in self.all_series() if labels}
+        for series, own in zip(chosen, every, strict=True):
+            if id(series) in labelled:
+                rows.append(_numbers(_exact(own[WHOLE].sketch, [series])))
+        return array("d", chain.from_iterable(rows))
 
     def _shown(self, window: Window) -> dict[str, Any]:
         return {**_figures(window.sketch), "rate_per_s": self._rate(window)}
@@ -202,15 +205,26 @@ def _joined(windows: Sequence[Window]) -> Window:
 
 
 def _figures(sketch: Sketch) -> dict[str, Any]:
-    has_any = sketch.count > 0
-    return {
-        "count": sketch.count,
-        "sum": sketch.sum,
-        "mean": sketch.mean,
-        "min": sketch.minimum if has_any else 0.0,
-        "max": sketch.maximum if has_any else 0.0,
-        **dict(zip(RANKS, sketch.quantiles(RANKS.values()), strict=True)),
-    }
+    return _dictionary(_numbers(sketch))
+
+
+def _numbers(sketch: Sketch) -> list[float]:
+    """Return the ``_FIGURES`` of ``sketch``."""
+    minimum, maximum = (sketch.minimum, sketch.maximum) if sketch.count else (0.0, 0.0)
+    return [sketch.count, sketch.sum, sketch.mean, minimum, maximum, *sketch.quantiles(RANKS.values())]
+
+
+def _dictionary(numbers: Sequence[float]) -> dict[str, Any]:
+    figures: dict[str, Any] = dict(zip(_FIGURES, numbers, strict=True))
+    figures["count"] = int(figures["count"])
+    return figures
+
+
+def _of_series(labelled: Sequence[tuple[LabelKey, Series]], rows: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    return [
+        {"labels": dict(labels), "last": series.last, **_dictionary(row)}
+        for (labels, series), row in zip(labelled, rows, strict=True)
+    ]
 
 
 def _exact(sketch: Sketch, several: Sequence[Series]) -> Sketch:

@@ -76,7 +76,9 @@ class MetricTranslator:
         for snapshot in snapshots:
             families.setdefault((snapshot.name, snapshot.unit, snapshot.kind), []).append(snapshot)
         names = {name for name, _unit, _kind in families}
-        metrics = [self._metric(key, family, names, now_ns) for key, family in sorted(families.items())]
+        metrics = [
+            self._metric(key, without_doubles(family), names, now_ns) for key, family in sorted(families.items())
+        ]
         sdk = self._sdk
         scope = sdk.ScopeMetrics(self._scope, [metric for metric in metrics if metric.data.data_points], "")
         data: MetricsData = sdk.MetricsData([sdk.ResourceMetrics(self._resource, [scope], self._resource.schema_url)])
@@ -187,6 +189,6 @@ class MetricExports:
 
     def _export(self) -> None:
         with self._watch.attempt(1) as outcome:
-            data = self._translator.translate(without_doubles(self._collect()))
+            data = self._translator.translate(self._collect())
             result = self._exporter.export(data)
             outcome.append(result.name == "SUCCESS")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
+from array import array
 from bisect import bisect_left
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,8 @@ from ondol.monitor.sketch import Sketch
 from ondol.monitor.windows import Windows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ondol.monitor.counting import Batch
     from ondol.monitor.snapshots import Exemplar
 
@@ -65,7 +69,7 @@ class Series:
         self.version = 0
         """Another number after each change."""
         self.windows = Windows()
-        self._counts: list[int] = []
+        self._counts: array[int] = array("Q")
         self._exemplars: dict[int, Exemplar] = {}
 
     def fold(self, unit: str | None, now_s: float) -> int:
@@ -121,7 +125,7 @@ class Series:
 
     def recount(self, unit: str) -> None:
         """Count anew into the buckets of ``unit``, which was not known before."""
-        self._counts = self.windows.whole().counts_within(buckets_within(unit))
+        self._counts = array("Q", self.windows.whole().counts_within(buckets_within(unit)))
         self._exemplars.clear()
 
     def add_exemplar(self, unit: str, exemplar: Exemplar) -> None:
@@ -141,5 +145,5 @@ def buckets_within(unit: str) -> tuple[int, ...]:
     return tuple(bucket_of(bound) for bound in bounds_for(unit))
 
 
-def _sums(one: list[int], other: list[int]) -> list[int]:
-    return [first + second for first, second in zip(one, other, strict=True)] if one else other
+def _sums(one: array[int], other: Sequence[int]) -> array[int]:
+    return array("Q", map(operator.add, one, other) if one else other)

@@ -129,7 +129,7 @@ class Sketch:
         negative_width, negative = pack_counts(self.negative)
         body, is_compressed = positive + negative, False
         if is_final and len(body) >= _MIN_COMPRESSED:
-            shorter = zlib.compress(body, 1)
+            shorter = zlib.compress(body, 6)
             if len(shorter) < len(body):
                 body, is_compressed = shorter, True
         figures = (self.count, self.zeros, self.total, self.minimum, self.maximum)

@@ -78,15 +78,15 @@ class _Parts(NamedTuple):
     since: int
     until: int
     """The slot from which on it has to be made anew: then another slot falls out of a window."""
-    packed: tuple[bytes, ...]
-    """One for each window, without what the shorter ones have; the last is all that is older."""
     sources: tuple[list[bytes], ...]
-    """The slots that each is made of: it is made anew only when these have changed."""
+    """The slots in each window, without those in the shorter ones; the last is all that is older."""
+    packed: tuple[bytes, ...]
+    """What these come to, where there are several; made anew only when they have changed."""
     earliest: tuple[int, ...]
     """The slot that each window begins with at the earliest: what reaches into it is left out as a whole."""
 
 
-_NO_PARTS: Final = _Parts(0, 0, (b"",) * len(_LENGTHS), ([],) * len(_LENGTHS), (0,) * len(_LENGTHS))
+_NO_PARTS: Final = _Parts(0, 0, ([],) * len(_LENGTHS), (b"",) * len(_LENGTHS), (0,) * len(_LENGTHS))
 
 
 class Windows:
@@ -187,9 +187,10 @@ class Windows:
             parts = self._parts = self._put_together(now)
         open_slot = _unpacked(self._slots[-1]) if self._slots else None
         within = Sketch()
-        for (name, length), packed, earliest in zip(_LENGTHS, parts.packed, parts.earliest, strict=True):
-            begins = max(now - length + 1, earliest)
-            joining = [Sketch.unpack(packed)] if packed else []
+        for index, (name, length) in enumerate(_LENGTHS):
+            slots, packed = parts.sources[index], parts.packed[index]
+            begins = max(now - length + 1, parts.earliest[index])
+            joining = [Sketch.unpack(packed)] if packed else [_unpacked(slot).sketch for slot in slots]
             if open_slot is not None and open_slot.start >= begins:
                 joining.append(open_slot.sketch)
                 open_slot = None  # told, in this window and in all that are longer
@@ -216,13 +217,11 @@ class Windows:
             known if source == known_source else self._packed_sum(source)
             for source, known, known_source in zip(sources, self._parts.packed, self._parts.sources, strict=True)
         )
-        return _Parts(now, until, packed, tuple(sources), (*earliest, 0))
+        return _Parts(now, until, tuple(sources), packed, (*earliest, 0))
 
     @staticmethod
     def _packed_sum(slots: list[bytes]) -> bytes:
-        if len(slots) == 1:
-            return slots[0][_PLACE.size :]
-        return _sum([_unpacked(packed).sketch for packed in slots]).pack(is_final=True) if slots else b""
+        return _sum([_unpacked(packed).sketch for packed in slots]).pack(is_final=True) if len(slots) > 1 else b""
 
 
 def _sum(several: Sequence[Sketch]) -> Sketch:
