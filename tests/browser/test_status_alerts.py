@@ -73,7 +73,7 @@ def troubled(server: StatusServer) -> StatusServer:
     ("locale", "facts", "silenced", "soon"),
     [
         ("en-US", ["since", "10:13:20 PM", "value 92.125"], "silenced until", "may fire soon · value 0.31"),
-        ("ko-KR", ["10:13:20부터", "값 92.125"], "음소거", "곧 발생할 수 있음 · 값 0.31"),
+        ("ko-KR", ["10:13:20부터", "값 92.125"], "무음", "곧 발생할 수 있음 · 값 0.31"),
     ],
 )
 def test_what_fires_says_since_when_what_it_is_and_what_to_do(
@@ -129,7 +129,7 @@ def test_the_last_transitions_are_shown_newest_first(troubled: StatusServer, ope
     assert tones == ["warn", "good", "bad"]
     assert page.get_attribute("#alert-events li", "title") == "it is 92"
     page.click("button[data-language=ko]")
-    assert [text(page, f"#alert-events li:nth-child({n}) .pill") for n in (1, 2)] == ["발생", "해결됨"]
+    assert [text(page, f"#alert-events li:nth-child({n}) .pill") for n in (1, 2)] == ["발생", "해제"]
 
 
 def test_how_notices_fare_is_shown(troubled: StatusServer, open_page: OpenPage) -> None:
