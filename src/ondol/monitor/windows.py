@@ -28,6 +28,9 @@ SLOT_S: Final = 10.0
 MAX_PACKED_BYTES: Final = 9_000
 """Most bytes that the packed slots of a series take together, their objects included."""
 
+MAX_KEPT_BYTES: Final = 3_200
+"""Most bytes of what is kept put together for reading."""
+
 _LEVELS: Final = (
     (6, (1, 2, 3, 6)),
     (30, (6, 10, 15, 30)),
@@ -213,11 +216,13 @@ class Windows:
             if position < len(closed):
                 until = min(until, places[position][0] + length)  # the first in it is the next to fall out
         sources.append([*closed[:position], *([] if self._older is None else [self._older])])
-        packed = tuple(
-            known if source == known_source else self._packed_sum(source)
-            for source, known, known_source in zip(sources, self._parts.packed, self._parts.sources, strict=True)
-        )
-        return _Parts(now, until, tuple(sources), packed, (*earliest, 0))
+        packed: list[bytes] = []
+        for source, known, known_source in zip(sources, self._parts.packed, self._parts.sources, strict=True):
+            together = known if source == known_source else self._packed_sum(source)
+            # Values that are spread without end make it large: then it is put together at each reading instead.
+            has_room = sum(map(len, packed)) + len(together) <= MAX_KEPT_BYTES
+            packed.append(together if has_room else b"")
+        return _Parts(now, until, tuple(sources), tuple(packed), (*earliest, 0))
 
     @staticmethod
     def _packed_sum(slots: list[bytes]) -> bytes:
