@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from ondol.errors import MonitorError
 from ondol.monitor import AlertRule, PerformanceMonitor
 from ondol.monitor.prometheus import PrometheusExporter
 from ondol.monitor.snapshots import Exemplar, MetricSnapshot
@@ -283,3 +284,37 @@ def test_an_odd_accept_header_is_answered(monitor: PerformanceMonitor, accept: s
     assert content_type.startswith(kind)
     found = read(body, content_type)
     assert {sample.name for sample in found["ondol_api_errors"].samples} == {"ondol_api_errors_total"}
+
+
+def test_a_metric_is_what_it_is_said_to_be(monitor: PerformanceMonitor) -> None:
+    monitor.describe("queue.depth", "Orders  that\nwait", kind="gauge", unit="count")
+    monitor.add_metric("queue.depth", 9, "count")
+    monitor.add_metric("queue.depth", 3, "count")
+    monitor.add_metric("orders.created", 2, "count")
+    monitor.add_metric("orders.created", 3, "count")
+    assert families(monitor)["ondol_orders_created"].type == "histogram"
+    monitor.describe("orders.created", kind="counter")
+    monitor.describe("temperature", kind="gauge", unit="celsius")
+    monitor.add_metric("temperature", -3, "celsius")
+    for accept in ("", OPENMETRICS):
+        found = families(monitor, accept)
+        assert (found["ondol_queue_depth"].type, found["ondol_queue_depth"].samples[0].value) == ("gauge", 3)
+        assert found["ondol_queue_depth"].documentation == "Orders that wait"
+        assert (found["ondol_orders_created"].type, found["ondol_orders_created"].samples[0].value) == ("counter", 5)
+        assert found["ondol_temperature_celsius"].samples[0].value == -3
+    assert monitor.get_stats()["metrics"]["queue.depth"]["kind"] == "gauge"
+    assert monitor.get_stats()["metrics"]["orders.created"]["windows"]["1m"]["rate_per_s"] == 5.0
+    monitor.describe("orders.created", kind="summary")
+    assert {bound: sample.value for bound, sample in buckets(families(monitor)["ondol_orders_created"]).items()}[
+        "+Inf"
+    ] == 2
+
+
+def test_a_description_is_checked(monitor: PerformanceMonitor) -> None:
+    with pytest.raises(MonitorError, match="gauge, counter, summary"):
+        monitor.describe("a", kind="histogram")
+    with pytest.raises(MonitorError, match=r"'seconds'.*'bytes'"):
+        monitor.describe("api.response_time", unit="bytes")
+    with pytest.raises(MonitorError, match="not valid"):
+        monitor.describe("not a name")
+    assert "a" not in monitor.get_stats()["metrics"]

@@ -31,7 +31,7 @@ _FIGURES: Final = ("count", "sum", "mean", "min", "max", *RANKS)
 class Metric:
     """One name with its unit and its series. Not thread-safe: its owner locks."""
 
-    __slots__ = ("_kept", "_kept_of", "_rates", "name", "overflow", "series", "unit")
+    __slots__ = ("_declared", "_kept", "_kept_of", "_rates", "help", "name", "overflow", "series", "unit")
 
     def __init__(self, name: str, unit: str) -> None:
         """Begin without series."""
@@ -39,6 +39,9 @@ class Metric:
         self.unit = unit
         self.series: dict[LabelKey, Series] = {}
         self.overflow: Series | None = None
+        self._declared: Kind | None = None
+        self.help = ""
+        """What it measures, in a sentence, if somebody has said so."""
         self._kept: array[float] = array("d")
         self._kept_of: tuple[int, ...] = ()
         self._rates: list[tuple[float, float]] = []
@@ -52,8 +55,17 @@ class Metric:
 
     @property
     def kind(self) -> Kind:
-        """What it is, as far as its name and unit tell."""
-        return kind_of(self.name, self.unit)
+        """What it is: as declared, else as far as its name and unit tell."""
+        return self._declared or kind_of(self.name, self.unit)
+
+    def declare(self, kind: Kind | None, text: str) -> None:
+        """Say what it is and what it measures; what is not said stays as it is."""
+        self.help = text or self.help
+        if kind is not None and kind != self.kind:
+            self._declared = kind
+            self._kept_of = ()
+            for _, series in self.all_series():
+                series.recount(self.unit)
 
     @property
     def has_values(self) -> bool:
@@ -185,6 +197,7 @@ class Metric:
                 bucket_counts=series.bucket_counts(self.unit) if is_summary else (),
                 exemplars=series.exemplars(self.unit) if is_summary else (),
                 started_at=wall_s - (now_s - series.first_at_s),
+                help=self.help,
             )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ondol.errors import MonitorError
 from ondol.monitor.metric import Metric
-from ondol.monitor.names import check_labels, check_name, check_unit
+from ondol.monitor.names import check_kind, check_labels, check_name, check_unit
 from ondol.monitor.series import Series
 
 if TYPE_CHECKING:
@@ -61,6 +61,22 @@ class MetricBook:
         series = metric.series[key] = Series()
         self._series_count += 1
         return series, True
+
+    def declare(self, name: object, unit: object, kind: object, text: str) -> None:
+        """Say what a metric is, before or after its first value.
+
+        Raises:
+            MonitorError: the name, unit or kind is not valid, the metric has another unit, or there is no room for it.
+        """
+        checked, word = check_name(name), check_unit(unit)
+        wanted = None if kind is None else check_kind(kind)
+        metric = self.metrics.get(checked)
+        if metric is None:
+            if len(self.metrics) >= self._max_names:
+                raise MonitorError(f"metric {checked!r} cannot be declared: there are {self._max_names} names already")
+            metric = self._make(checked, word)
+        self._check_same_unit(metric, word)
+        metric.declare(wanted, text)
 
     def _make(self, name: str, unit: str) -> Metric:
         return self.metrics.setdefault(name, Metric(name, unit))

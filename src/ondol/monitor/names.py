@@ -15,6 +15,7 @@ __all__ = [
     "Kind",
     "LabelKey",
     "check_exemplar",
+    "check_kind",
     "check_labels",
     "check_name",
     "check_time_unit",
@@ -60,6 +61,7 @@ _ALIASES: Final = {
 }
 _PER_SECOND: Final = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6}
 
+_KINDS: Final = ("gauge", "counter", "summary")
 _GAUGE_PREFIXES: Final = ("system.", "process.")
 _GAUGE_UNITS: Final = frozenset({"percent", "ratio"})
 _LEVELS: Final = frozenset(
@@ -226,6 +228,17 @@ def _is_label_name(name: object) -> bool:
     if not isinstance(name, str) or len(name) > MAX_LABEL_CHARS or name.startswith("__"):
         return False
     return _LABEL.fullmatch(name) is not None
+
+
+def check_kind(kind: object) -> Kind:
+    """Return ``kind`` when it is one.
+
+    Raises:
+        MonitorError: it is none.
+    """
+    if kind not in _KINDS:
+        raise MonitorError(f"kind {_shown(kind)} is not valid: it must be one of: {', '.join(_KINDS)}")
+    return kind
 
 
 def kind_of(name: str, unit: str) -> Kind:

@@ -25,7 +25,7 @@ __all__ = ["Notices"]
 
 logger = logging.getLogger("ondol.monitor")
 
-GRACE_S: Final = 5.0
+GRACE_S: Final = 2.0
 """How long a stop waits for what has not been told."""
 
 

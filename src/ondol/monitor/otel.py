@@ -32,10 +32,11 @@ __all__ = ["FLUSH_S", "OpenTelemetry"]
 
 logger = logging.getLogger("ondol.monitor")
 
-FLUSH_S: Final = 5.0
+FLUSH_S: Final = 1.5
 """How long a stop waits for what is left to be exported."""
 
-_GRACE_S: Final = 3.0
+_GRACE_S: Final = 0.5
+_EXPORTERS: Final = ("OTEL_METRICS_EXPORTER", "OTEL_TRACES_EXPORTER")
 _PROTOCOL: Final = "http/protobuf"
 _PACKAGES: Final = {
     "opentelemetry.sdk": "opentelemetry-sdk",
@@ -78,10 +79,13 @@ class OpenTelemetry:
 
         Raises:
             MissingExtraError: OpenTelemetry is not installed.
+            ConfigurationError: the environment asks for an exporter that there is none of here.
         """
         for module, package in _PACKAGES.items():
             if not _is_installed(module):
                 raise MissingExtraError(package, "otel", "exporting by OpenTelemetry")
+        for variable in _EXPORTERS:
+            _is_wanted(variable)
         self._collect = collect
         self._clock = clock
         self._interval_s = interval_s

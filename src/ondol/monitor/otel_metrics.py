@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ondol._version import __version__
 from ondol.errors import MissingExtraError
+from ondol.monitor.descriptions import description_of
 from ondol.monitor.snapshots import without_doubles
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class MetricTranslator:
         else:
             points = [self._histogram(each, factor, now_ns) for each in family if each.count]
             data = sdk.Histogram(points, sdk.AggregationTemporality.CUMULATIVE)
-        metric: Metric = sdk.Metric(exported_name(name, unit, names), f"{name}, recorded by ondol", ucum, data)
+        metric: Metric = sdk.Metric(exported_name(name, unit, names), description_of(family[0]), ucum, data)
         return metric
 
     def _number(self, snapshot: MetricSnapshot, value: float, now_ns: int) -> NumberPoint:

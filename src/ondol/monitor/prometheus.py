@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ondol.errors import MissingExtraError
 from ondol.monitor.base_units import base_unit
+from ondol.monitor.descriptions import description_of
 from ondol.monitor.names import check_exemplar, label_text
 from ondol.monitor.snapshots import without_doubles
 
@@ -175,7 +176,7 @@ def _family(name: str, snapshots: Sequence[MetricSnapshot]) -> Any:
 
     first = snapshots[0]
     unit, factor = base_unit(first.unit)
-    kind, text = "histogram" if first.kind == "summary" else str(first.kind), f"{first.name}, recorded by ondol"
+    kind, text = "histogram" if first.kind == "summary" else str(first.kind), description_of(first)
     if kind == "counter" and any(snapshot.minimum < 0 for snapshot in snapshots):
         # Neither format knows a counter that falls.
         kind, text = "gauge", f"{text}; a gauge, because values below zero were counted"
@@ -217,7 +218,7 @@ def _quantiles(name: str, snapshots: Sequence[MetricSnapshot]) -> Any:
 
     first = snapshots[0]
     _, factor = base_unit(first.unit)
-    family = Metric(name, f"{first.name}, percentiles of the last five minutes", "gauge")
+    family = Metric(name, f"{description_of(first)}: percentiles of the last five minutes", "gauge")
     for snapshot in _as_shown(snapshots):
         for rank, value in snapshot.quantiles.items():
             family.add_sample(name, {**snapshot.labels, "quantile": f"{rank:g}"}, value * factor)

@@ -111,6 +111,22 @@ class Recording:
                 self._quick[key] = series
         return series
 
+    def describe(self, name: str, help: str = "", *, kind: str | None = None, unit: str = "") -> None:  # noqa: A002  # the word of every exporter
+        """Say what a metric is, before or after its first value.
+
+        Args:
+            name: of the metric.
+            help: a sentence on what it measures, for exporters.
+            kind: ``"gauge"`` (a level: its newest value counts), ``"counter"`` (amounts that are added up), or
+                ``"summary"`` (observations: their distribution counts). Not said: as its name and unit tell.
+            unit: of its values.
+
+        Raises:
+            MonitorError: the name, unit or kind is not valid, or the metric has another unit.
+        """
+        with self._lock:
+            self._book.declare(name, unit, kind, " ".join(str(help).split()))
+
     def bind(self, name: str, unit: str = "", **labels: str) -> Callable[[float], None]:
         """Return the cheapest way to record one value after another of the same series.
 

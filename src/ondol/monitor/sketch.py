@@ -33,6 +33,9 @@ _HEADER: Final = struct.Struct("<QQdddIIIBB?")
 _MIN_COMPRESSED: Final = 64
 """Fewer bytes than this only become more when they are compressed."""
 
+_MOST_PLAIN: Final = 1500
+"""One that is still added to is compressed only from so many bytes on, for it is read and written often."""
+
 
 class Sketch:
     """The figures of finite values: their count, sum, extremes and quantiles.
@@ -124,11 +127,11 @@ class Sketch:
         return found
 
     def pack(self, *, is_final: bool) -> bytes:
-        """Return it as bytes; one that is final is compressed, for it is read seldom."""
+        """Return it as bytes; one that is final, or large, is compressed."""
         width, positive = pack_counts(self.positive)
         negative_width, negative = pack_counts(self.negative)
         body, is_compressed = positive + negative, False
-        if is_final and len(body) >= _MIN_COMPRESSED:
+        if len(body) >= (_MIN_COMPRESSED if is_final else _MOST_PLAIN):
             shorter = zlib.compress(body, 6)
             if len(shorter) < len(body):
                 body, is_compressed = shorter, True

@@ -43,6 +43,8 @@ class MetricSnapshot(NamedTuple):
     """The newest exemplar of each bucket; empty where none was ever given."""
     started_at: float = 0.0
     """When the series began, in wall-clock seconds since the Unix epoch."""
+    help: str = ""
+    """What the metric measures, in a sentence; empty when nobody has said so."""
 
 
 def without_doubles(snapshots: Iterable[MetricSnapshot]) -> list[MetricSnapshot]:

@@ -21,6 +21,7 @@ from ondol.server.app import create_app
 from ondol.server.late_engine import LateEngine
 from ondol.server.status import close_streams
 from ondol.service import OptimizationService
+from ondol.service_options import alert_sources
 from ondol.similarity.embedders import embedder_specs
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ logger = logging.getLogger("ondol.server")
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _STOP_MARGIN_S: Final = 0.9
 """What ending takes at most beyond the grace for requests: then the process ends without waiting any longer."""
+
+NOTICES_GRACE_S: Final = 2.0
+EXPORT_GRACE_S: Final = 2.0
+"""How long the stop waits for receivers of notices, and of metrics and traces; a test compares them with the parts'."""
 
 
 def run_server(listener: socket.socket, settings: Settings, greeting: str) -> int:
@@ -103,7 +108,7 @@ def _uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
 
 
 def _serve(server: _Server, listener: socket.socket, settings: Settings, logs: LogPipeline) -> int:
-    deadline = _Deadline(settings.shutdown_grace_s + _STOP_MARGIN_S, logs)
+    deadline = _Deadline(settings.shutdown_grace_s + _stop_margin_s(settings), logs)
     server.deadline = deadline
     try:
         asyncio.run(server.serve(sockets=[listener]))
@@ -162,6 +167,13 @@ class _Server(uvicorn.Server):
         finally:
             for sig, handler in before.items():
                 signal.signal(sig, handler)
+
+
+def _stop_margin_s(settings: Settings) -> float:
+    """Return what ending takes beyond the grace: more where others are told, for they may not answer."""
+    sources = alert_sources(settings)
+    is_telling = settings.otel_enabled or sources.file is not None or sources.webhook_url is not None
+    return _STOP_MARGIN_S + (NOTICES_GRACE_S + EXPORT_GRACE_S if is_telling else 0.0)
 
 
 class _Deadline:
