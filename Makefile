@@ -64,6 +64,7 @@ bench: $(VENV)/.test ## Run the benchmarks and print their tables.
 	$(BIN)/python benchmarks/cache_speed.py
 	$(BIN)/python benchmarks/cache_replay.py benchmarks/results/server_trace.npz.xz
 	$(BIN)/python benchmarks/load.py
+	$(BIN)/python benchmarks/monitor.py
 
 clean: ## Remove the environment and what tools left behind.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
