@@ -27,6 +27,7 @@ class FakeService:
         self.settings = SimpleNamespace(api_key=None, admin_key=None)
         self.snapshots = 0
         self.is_failing = False
+        self.is_monitored = True
         self.alerts: list[dict[str, Any]] = []
         self.around_alerts: dict[str, Any] = {}
         """What the statistics hold beside the active alerts: pending, recent, silences, notices."""
@@ -64,6 +65,7 @@ class FakeService:
                 "blocked": {"reranker": ["base-model"]},
             },
             "monitor": {
+                "is_enabled": self.is_monitored,
                 "metrics": {"http.request_seconds": request_metric},
                 "alerts": {"active": self.alerts, **self.around_alerts},
             },

@@ -152,6 +152,23 @@ def test_nothing_is_shown_of_what_there_is_not(server: StatusServer, open_page: 
     page.wait_for_function("() => !document.querySelector('#pending-alerts li')")
 
 
+@pytest.mark.parametrize(
+    ("locale", "off", "calm"),
+    [("en-US", "Monitoring is off", "All quiet"), ("ko-KR", "모니터링이 꺼져 있습니다", "평온합니다")],
+)
+def test_a_monitor_that_is_off_is_no_all_clear(
+    server: StatusServer, open_page: OpenPage, locale: str, off: str, calm: str
+) -> None:
+    server.service.is_monitored = False
+    page = open_page(server.url, locale=locale)
+    page.wait_for_selector(LIVE)
+    assert text(page, "#alerts-empty").startswith(off)
+    assert page.locator("#alerts-empty.calm").count() == 0
+    server.service.is_monitored = True
+    page.wait_for_selector("#alerts-empty.calm")
+    assert text(page, "#alerts-empty").startswith(calm)
+
+
 def test_text_of_alerts_is_never_taken_as_markup(server: StatusServer, open_page: OpenPage) -> None:
     markup = "<img src=x onerror=alert(1)>"
     server.service.alerts.append({**DISK, "name": markup, "severity": markup, "reason": markup})

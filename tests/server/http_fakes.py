@@ -46,6 +46,7 @@ class FakeMonitor(AlertControls):
     def __post_init__(self) -> None:
         self._alerts = AlertDesk(FakeClock())
         self._notices = None
+        self._is_enabled = True
 
     def add_metric(self, name: str, value: float, unit: str = "", **labels: str) -> None:
         assert value >= 0

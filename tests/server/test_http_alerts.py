@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ondol.errors import MonitorError
 from ondol.monitor import AlertRule, PerformanceMonitor
 from ondol.monitor.silences import MAX_SILENCES
 from ondol.server.alerts import seconds_of
@@ -74,6 +75,31 @@ def test_what_fires_is_shown_with_since_when_and_its_silence(api: Api, watched: 
     overview = api.http.get("/v1/alerts").json()
     assert overview["active"][0]["silenced_by"] == silence["id"]
     assert overview["rules"][1]["state"] == "firing"
+
+
+def test_what_fires_is_shown_with_its_newest_value(api: Api, watched: Watched) -> None:
+    for value in (97.0, 99.0):
+        watched.see("disk.used_percent", value, "percent", after_s=5.0)
+    overview = api.http.get("/v1/alerts").json()
+    (active,) = overview["active"]
+    assert (active["value"], active["fired_value"], overview["rules"][1]["value"]) == (99.0, 97.0, 99.0)
+    assert watched.monitor.active_alerts()[0].value == 97.0
+
+
+def test_a_monitor_that_is_off_says_so(api: Api, watched: Watched) -> None:
+    assert api.http.get("/v1/alerts").json()["is_enabled"] is True
+    watched.see("disk.used_percent", 97.0, "percent")
+    watched.monitor.configure(is_enabled=False)
+    overview = api.http.get("/v1/alerts").json()
+    assert (overview["is_enabled"], overview["active"]) == (False, [])
+    assert watched.monitor.get_stats()["alerts"]["is_enabled"] is False
+
+
+@pytest.mark.parametrize("odd", [{"name": "slow"}, None, "slow", AlertRule])
+def test_what_is_no_rule_is_refused(watched: Watched, odd: Any) -> None:
+    with pytest.raises(MonitorError, match=r"is not allowed as a rule: it must be an ondol\.monitor\.AlertRule"):
+        watched.monitor.add_alert_rule(odd)
+    assert len(watched.monitor.alert_rules()) == 3
 
 
 def test_notices_are_shown_when_there_are_notifiers(
@@ -190,6 +216,8 @@ def test_what_is_not_allowed_is_refused_with_what_is(
     response = api.http.post("/v1/alerts/silences", json={**SILENCE, **changes}, headers=api.admin)
     assert (response.status_code, response.json()["code"]) == (422, "invalid-request")
     assert words in response.json()["detail"]
+    if "duration_seconds" in changes:
+        assert response.json()["errors"][0]["field"] == "duration_seconds"
     assert watched.monitor.silences() == []
 
 

@@ -227,6 +227,8 @@ HOOK = '[[webhooks]]\nurl = "http://a.example"\n'
         (f"{HOOK}name = ''", 3, "name='' is not allowed: it must be a text of 1 to 100"),
         (f"{HOOK}name = 'x'\n{HOOK}name = 'x'", 6, "name='x' is the name of another target"),
         (f"{HOOK}secret_env = 'NOT_SET'", 3, "the environment variable NOT_SET is not set: it must hold the secret"),
+        (f"{HOOK}secret_env = 'SECRET'", 3, "the environment variable SECRET is not set"),
+        (f"{HOOK}secret_env = 'HOOK2_KEY_'", 3, "the environment variable HOOK2_KEY_ is not set"),
         (f"{HOOK}secret = 'a'\nsecret_env = 'IS_SET'", 4, "secret and secret_env are both given"),
         ("[[apprise]]", 1, "[[apprise]] number 1: urls must be given"),
         ("[[apprise]]\nurls = []", 2, "urls: at least one address must be given"),
@@ -284,6 +286,7 @@ def test_an_address_that_is_none_is_refused_and_not_shown(tmp_path: Path, url: s
         f"{HOOK}secret = ['hunter2']",
         f"{HOOK}secret = 'hunter2'\nsecret_env = 'IS_SET'",
         f"{HOOK}secret_env = 'hunter2'",
+        f"{HOOK}secret_env = 'HUNTER2'",
         f"{HOOK}secrt = 'hunter2'",
         f"{HOOK}secret = hunter2",
         f"{HOOK}secret = 'hunter2",
@@ -296,7 +299,7 @@ def test_an_address_that_is_none_is_refused_and_not_shown(tmp_path: Path, url: s
 def test_secrets_are_in_no_message(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, text, {"IS_SET": "hunter2", "BAD_URLS": "hunter2 json://hunter2"})
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(caught.value).lower()
     assert caught.value.__cause__ is None
 
 

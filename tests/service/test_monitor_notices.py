@@ -71,11 +71,13 @@ def test_a_notifier_that_hangs_delays_no_other() -> None:
         await asyncio.sleep(25)
         assert good.told == [(10, "firing: a+")]
         assert notices.get_stats()["slow"]["queued"] == 1
-        await asyncio.sleep(100)
+        await asyncio.sleep(10)
+        assert notices.get_stats()["slow"]["last_error"] == "no answer within 20 s"
+        await asyncio.sleep(90)
         assert len(slow.attempts) == 4
         assert [text for _, text in slow.told] == ["firing: a+"]
         stats = notices.get_stats()["slow"]
-        assert (stats["retries"], stats["queued"], stats["last_error"]) == (3, 0, "no answer within 20 s")
+        assert (stats["retries"], stats["queued"], stats["last_error"]) == (3, 0, None)
         assert stats["last_success_at"] == clock.wall() - clock.monotonic() + slow.taken[0][0]
         await notices.stop()
 
@@ -157,7 +159,7 @@ def test_an_unforeseen_error_is_logged_counted_and_tried_again(caplog: pytest.Lo
         await asyncio.sleep(60)
         assert [text for _, text in fake.told] == ["firing: a+"]
         assert notices.get_stats()["fake"]["faults"] == 1
-        assert notices.get_stats()["fake"]["last_error"] == "TimeoutError"
+        assert notices.get_stats()["fake"]["last_error"] is None, "the log keeps what is over"
         await notices.stop()
 
     run_virtual(scenario)

@@ -116,7 +116,7 @@ def test_what_was_told_in_one_group_is_resolved_in_another() -> None:
 def test_a_notice_that_is_under_way_when_the_groups_change_counts(plan: list[Exception], told: list[str]) -> None:
     class Slow(FakeNotifier):
         async def send(self, notice: object) -> None:
-            await asyncio.sleep(4)
+            await asyncio.sleep(1.5)
             await super().send(notice)  # type: ignore[arg-type]
 
     async def scenario(clock: VirtualClock) -> None:
@@ -125,7 +125,7 @@ def test_a_notice_that_is_under_way_when_the_groups_change_counts(plan: list[Exc
         notices = make_notices(clock, fake)
         await notices.start()
         notices.take(alerts.fire("a", team="x"))
-        await asyncio.sleep(12)
+        await asyncio.sleep(11)
         notices.replace([fake], GROUPING._replace(by=("severity",)))
         await asyncio.sleep(1000)
         assert [text for _, text in fake.told] == told

@@ -95,6 +95,23 @@ def test_what_is_absent_shows_as_a_dash() -> None:
     assert "Similarity" not in parts
 
 
+def test_of_nothing_there_is_no_rate() -> None:
+    foresight = {"fetched": 0, "precision": 100.0, "wasted": 0, "waiting_saved_s": 0.0, "expert": "hazard"}
+    nothing = {"success_rate": 100.0, "attempts": 0, "foresight": foresight}
+    parts = _parts({"preloader": nothing, "cache": {"hit_rate": 0.0, "hits": 0, "misses": 0}})
+    assert dict(parts["Preloading"])["success rate"] == "-"
+    assert dict(parts["Preloading"])["fetched ahead"] == "-"
+    assert dict(parts["Cache"])["hit rate"] == "- (0 hits, 0 misses)"
+    assert dict(_parts(STATS)["Preloading"])["success rate"] == "100.0% of 2 loads"
+
+
+def test_a_monitor_that_is_off_is_no_all_clear() -> None:
+    (row,) = _parts({"monitor": {"is_enabled": False, "alerts": {"active": []}}})["Alerts"]
+    assert row[0] == "active"
+    assert row[1].startswith("unknown: monitoring is off")
+    assert _parts({"monitor": {"is_enabled": True}})["Alerts"] == [("active", "none")]
+
+
 def test_odd_kinds_of_values_do_not_stop_the_rest() -> None:
     parts = dict(figures("u", {"cache": 5, "models": "x", "alerts": [3], "preloader": {"blocked": [None]}}, ["no"]))
     assert dict(parts["Cache"])["evictions"] == "-"

@@ -127,6 +127,14 @@ def test_the_console_line_is_plain_without_a_terminal() -> None:
     assert "\x1b" not in text
 
 
+def test_an_alert_on_the_console_is_its_sentence_alone() -> None:
+    sentence = "alert slow fired: x is 3 (rule: x > 2); look"
+    given = line(sentence, {"event": "alert", "alert": "slow", "advice": "look", "at": 1.796e9}, level="WARNING")
+    assert console_line(given, is_coloured=False).endswith(f" WARNING cache       {sentence}\n")
+    assert parsed(given)["advice"] == "look"
+    assert "event=load" in console_line(line(fields={"event": "load"}), is_coloured=False)
+
+
 def test_the_console_line_is_coloured_on_a_terminal() -> None:
     assert "\x1b[31mERROR" in console_line(line(level="ERROR"), is_coloured=True)
 

@@ -199,6 +199,19 @@ def test_active_alerts_are_shown_with_what_to_do() -> None:
     assert (shown["pending_alerts"], shown["alert_events"], shown["notices"]) == ([], [], [])
 
 
+def test_the_condition_stands_beside_the_newest_value() -> None:
+    event = {"name": "slow", "reason": "x is 3 (rule: x > 2)", "condition": "x > 2", "value": 5.0, "fired_value": 3.0}
+    (alert,) = snapshot(stats(monitor={"alerts": {"active": [event]}}), READINESS)["alerts"]
+    assert (alert["reason"], alert["value"]) == ("x > 2", 5.0)
+
+
+@pytest.mark.parametrize(("given", "is_monitored"), [(True, True), (False, False), (None, True), ("?", True)])
+def test_whether_the_rules_are_watched_is_told(given: object, is_monitored: bool) -> None:
+    shown = snapshot(stats(monitor={"is_enabled": given, "alerts": {"active": []}}), READINESS)
+    assert shown["is_monitored"] is is_monitored
+    assert snapshot({}, {})["is_monitored"] is True
+
+
 def test_the_most_severe_alert_comes_first_and_is_shown_when_it_is_silenced() -> None:
     severities = ["info", "odd", "warning", "critical"]
     active = [{"name": severity, "severity": severity, "silenced_by": None} for severity in severities]

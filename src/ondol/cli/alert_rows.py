@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,7 +15,20 @@ from ondol.units import format_seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["alert_rows", "event_row", "fate", "file_rule_row", "moment", "print_rows", "rule_row", "silence_row"]
+__all__ = [
+    "UNWATCHED",
+    "alert_rows",
+    "event_row",
+    "fate",
+    "file_rule_row",
+    "moment",
+    "print_rows",
+    "rule_row",
+    "silence_row",
+]
+
+UNWATCHED: Final = "Monitoring is off (ENABLE_PERFORMANCE_MONITORING): the rules are not watched, no alert can fire."
+"""What a server without monitoring has to say of its alerts."""
 
 
 def print_rows(titles: Sequence[str], rows: Sequence[Sequence[str]], nothing: str) -> None:

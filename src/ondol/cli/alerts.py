@@ -107,14 +107,18 @@ def _print_json(client: ServerClient, answer: Mapping[str, Any]) -> None:
 # --- what is, and what was ---
 
 
+def _is_watched(overview: Mapping[str, Any]) -> bool:
+    return overview.get("is_enabled") is not False
+
+
 def _print_overview(overview: Mapping[str, Any]) -> None:
-    from ondol.cli.alert_rows import alert_rows, fate, print_rows
+    from ondol.cli.alert_rows import UNWATCHED, alert_rows, fate, print_rows
     from ondol.cli.layout import clean
     from ondol.cli.messages import print_note
 
     rows = alert_rows(overview)
     titles = ("alert!", "state!", "severity!", "for!", "value!", "condition", "what to do")
-    print_rows(titles, rows, "No alert is active.")
+    print_rows(titles, rows, "No alert is active." if _is_watched(overview) else UNWATCHED)
     silenced = [silence for silence in overview["silences"] if silence.get("state") == "active"]
     firing = len(overview["active"])
     print_note(f"{firing} of {len(overview['rules'])} rules firing, silences: {len(silenced)}")
@@ -125,12 +129,16 @@ def _print_overview(overview: Mapping[str, Any]) -> None:
 @_asking("rules", "List the rules and where their alerts are.", "ondol alerts rules", "ondol alerts rules --json")
 def _rules(client: ServerClient, *, is_json: bool) -> None:
     """List every rule: whether its alert fires, for how long, the newest value, and the condition."""
-    rules = _overview(client)["rules"]
+    overview = _overview(client)
+    rules, is_watched = overview["rules"], _is_watched(overview)
     if is_json:
-        _print_json(client, {"data": rules})
+        _print_json(client, {"is_enabled": is_watched, "data": rules})
         return
-    from ondol.cli.alert_rows import print_rows, rule_row
+    from ondol.cli.alert_rows import UNWATCHED, print_rows, rule_row
+    from ondol.cli.messages import print_warning
 
+    if not is_watched:
+        print_warning(UNWATCHED)
     titles = ("alert!", "state!", "severity!", "for!", "value!", "condition", "what to do")
     print_rows(titles, [rule_row(rule) for rule in rules], "There are no rules.")
 
@@ -212,7 +220,7 @@ def _silence(
         "created_by": _user() if created_by is None else created_by,
     }
     answer = client.send("POST", "/v1/alerts/silences", content, accepted=(422,))
-    if (refused := _refused(answer, "invalid-request")) is not None:
+    if (refused := _refused(_in_terms_of_options(answer, duration), "invalid-request")) is not None:
         return refused
     silence = _checked(client, answer, "id", "ends_at")
     if is_json:
@@ -232,6 +240,15 @@ def _tell_silence(silence: Mapping[str, Any]) -> None:
     click.echo(clean(f"{silence['id']}: silent until {moment(silence['ends_at'])}{held}"))
     if not rules:
         print_warning("no rule of the server fits; `ondol alerts rules --json` shows their labels")
+
+
+def _in_terms_of_options(answer: Mapping[str, Any], duration: str) -> Mapping[str, Any]:
+    """Return what the server refuses under the name that was typed: its own field names are not those of options."""
+    errors = answer.get("errors")
+    if not isinstance(errors, list) or {"duration_seconds"} != {str(dict(each).get("field")) for each in errors}:
+        return answer
+    allowed = "a time above 0 and of at most 365d, such as 45m, 2h, 1d12h, or seconds"
+    return {**answer, "detail": f"--for {duration} is not allowed: it must be {allowed}"}
 
 
 def _refused(answer: Mapping[str, Any], *codes: str) -> int | None:

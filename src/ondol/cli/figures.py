@@ -198,9 +198,11 @@ def _model_state(model: Mapping[str, Any]) -> str:
 
 def _cache(cache: Mapping[str, Any]) -> Fields:
     hits, misses = _number(cache.get("hits")), _number(cache.get("misses"))
+    # Of nothing there is no rate, here and below.
+    rate = _MISSING if hits == misses == "0" else _percent(cache.get("hit_rate"))
     used, bound = _bytes(cache.get("used_bytes")), _bytes(cache.get("max_bytes"))
     return [
-        ("hit rate", f"{_percent(cache.get('hit_rate'))} ({hits} hits, {misses} misses)"),
+        ("hit rate", f"{rate} ({hits} hits, {misses} misses)"),
         ("size", f"{used} of {bound}, {_number(cache.get('entries'))} entries"),
         ("evictions", _number(cache.get("evictions"))),
         ("policy", _policy(cache)),
@@ -232,8 +234,12 @@ def _similarity(stats: object) -> list[tuple[str, Fields]]:
 
 
 def _preloading(preloader: Mapping[str, Any]) -> Fields:
+    attempts = preloader.get("attempts")
     fields = [
-        ("success rate", f"{_percent(preloader.get('success_rate'))} of {_number(preloader.get('attempts'))} loads"),
+        (
+            "success rate",
+            f"{_percent(preloader.get('success_rate'))} of {_number(attempts)} loads" if attempts else _MISSING,
+        ),
         ("queued", _number(preloader.get("queued"))),
         ("loading", _number(preloader.get("loading"))),
     ]
@@ -250,6 +256,8 @@ def _preloading(preloader: Mapping[str, Any]) -> Fields:
 
 
 def _fetched(preloader: Mapping[str, Any]) -> str:
+    if not preloader.get("fetched"):
+        return _MISSING
     precision, wasted = _percent(preloader.get("precision")), _number(preloader.get("wasted"))
     return f"{_number(preloader.get('fetched'))} models, {precision} of them used in time, {wasted} in vain"
 
@@ -271,6 +279,8 @@ def _alerts(snapshot: Mapping[str, Any]) -> Fields:
     firing = [(alert, "") for alert in filter(_is_mapping, _items(snapshot.get("alerts")))]
     pending = [(alert, "pending, ") for alert in filter(_is_mapping, _items(snapshot.get("pending_alerts")))]
     rows = [(_text(alert.get("name")), _alert(alert, state)) for alert, state in firing + pending]
+    if snapshot.get("is_monitored") is False:
+        rows.append(("active", "unknown: monitoring is off (ENABLE_PERFORMANCE_MONITORING), the rules are not watched"))
     return rows or [("active", "none")]
 
 

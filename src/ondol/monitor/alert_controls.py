@@ -22,9 +22,15 @@ class AlertControls:
 
     _alerts: AlertDesk
     _notices: Notices | None
+    _is_enabled: bool
+    """Whether the rules are watched."""
 
     def add_alert_rule(self, rule: AlertRule) -> None:
-        """Watch ``rule`` from now on; it takes the place of another rule of that name."""
+        """Watch ``rule`` from now on; it takes the place of another rule of that name.
+
+        Raises:
+            MonitorError: it is no :class:`AlertRule`.
+        """
         self._alerts.add(rule)
 
     def use_default_rules(self, rules: Iterable[AlertRule]) -> None:
@@ -47,9 +53,12 @@ class AlertControls:
         return self._alerts.rules_state()
 
     def alert_stats(self) -> dict[str, Any]:
-        """Return what fires and what may soon, the last transitions, silences, counts, and how the notices fare."""
+        """Return what fires and what may soon, the last transitions, silences, counts, and how the notices fare.
+
+        Where ``is_enabled`` is false nobody watches the rules: that nothing fires means nothing.
+        """
         notices = {} if self._notices is None else self._notices.get_stats()
-        return {**self._alerts.get_stats(), "notices": notices}
+        return {"is_enabled": self._is_enabled, **self._alerts.get_stats(), "notices": notices}
 
     def active_alerts(self) -> list[AlertEvent]:
         """Return the firing event of each active alert."""

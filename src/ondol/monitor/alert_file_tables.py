@@ -28,7 +28,8 @@ _SENDING_KEYS: Final = ("timeout_seconds", "retry_for_seconds", "sends_resolved"
 _LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ALL_LABELS: Final = "..."
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,19}(?=://)")
-_PLAIN_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
+# A digit without an underscore may be part of a key, such as those of clouds.
+_PLAIN_VARIABLE: Final = re.compile(r"[A-Z]+|[A-Z][A-Z0-9]*_[A-Z0-9_]*")
 
 
 class AlertFile(NamedTuple):

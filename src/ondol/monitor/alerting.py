@@ -8,6 +8,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from ondol.errors import MonitorError
+from ondol.monitor.alert_rule import AlertRule, shown
 from ondol.monitor.alerts import AlertEvaluator
 from ondol.monitor.silences import SilenceBook
 from ondol.monitor.snapshots import MetricSnapshot
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ondol.clock import Clock
-    from ondol.monitor.alerts import AlertEvent, AlertRule
+    from ondol.monitor.alerts import AlertEvent
     from ondol.monitor.query import Query, Reading
     from ondol.monitor.silences import PlannedSilence, Silence
 
@@ -49,7 +51,16 @@ class AlertDesk:
         self.listener_errors = 0
 
     def add(self, rule: AlertRule) -> None:
-        """Watch ``rule``."""
+        """Watch ``rule``.
+
+        Raises:
+            MonitorError: it is no :class:`AlertRule`.
+        """
+        if not isinstance(rule, AlertRule):
+            raise MonitorError(
+                f"{shown(rule)} is not allowed as a rule: it must be an ondol.monitor.AlertRule, such as "
+                'AlertRule("memory_high", "system.memory_percent", 90.0, ">=")'
+            )
         with self._lock:
             self._untold += self._evaluator.add(rule, **self._times())
         self._announce()
@@ -126,9 +137,9 @@ class AlertDesk:
         with self._lock:
             now_s = self._clock.monotonic()
             states = self._evaluator.states(now_s)
-            since_s = {state["name"]: state["since_seconds"] for state in states}
+            by_name = {state["name"]: state for state in states}
             return {
-                "active": [self._shown(event, since_s[event.name], now_s) for event in self._evaluator.active()],
+                "active": [self._shown(event, by_name[event.name], now_s) for event in self._evaluator.active()],
                 "pending": [state for state in states if state["state"] == "pending"],
                 "recent": [event.as_dict() for event in self._evaluator.history()[-_RECENT_EVENTS:]],
                 "silences": self._silences.states(now_s),
@@ -137,10 +148,15 @@ class AlertDesk:
                 "resolved": self._evaluator.resolved_count,
             }
 
-    def _shown(self, event: AlertEvent, since_s: float, now_s: float) -> dict[str, Any]:
+    def _shown(self, event: AlertEvent, state: Mapping[str, Any], now_s: float) -> dict[str, Any]:
         silence = self._silences.find(event.labels, now_s)
-        silenced_by = None if silence is None else silence.id
-        return {**event.as_dict(), "since_seconds": since_s, "silenced_by": silenced_by}
+        return {
+            **event.as_dict(),
+            "value": state["value"],
+            "fired_value": event.value,
+            "since_seconds": state["since_seconds"],
+            "silenced_by": None if silence is None else silence.id,
+        }
 
     # --- silences ---
 

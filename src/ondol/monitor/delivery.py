@@ -99,7 +99,7 @@ class Delivery:
                 self._loop = None
 
     def get_stats(self) -> dict[str, Any]:
-        """Return the counts and the last outcome as plain values."""
+        """Return the counts and the last outcome as plain values; ``last_error`` is ``None`` after a success."""
         with self._lock:
             queued = len(self._book.due(self._clock.monotonic()))
             return {
@@ -251,7 +251,7 @@ class Delivery:
                 self._book.delivered(notice, now_s)
             else:
                 self._book.missed(notice, now_s, is_doubtful=failure.is_doubtful)
-                self._last_error = failure.text
+            self._last_error = None if failure is None else failure.text
         return failure
 
     async def _send(self, notice: Notice) -> _Failure | None:

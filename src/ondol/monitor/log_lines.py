@@ -144,10 +144,14 @@ def _local_second(at: int) -> str:
 
 
 def console_line(line: LogLine, *, is_coloured: bool) -> str:
-    """Return the record for people: local time, level, the logger's last name, message, and fields that are short."""
+    """Return the record for people: local time, level, the logger's last name, message, and fields that are short.
+
+    The sentence of an alert says all that its fields say: they are left out.
+    """
     time_of_day = _local_second(int(line.at))
     head = f"{time_of_day} {line.level:<7} {line.logger.removeprefix('ondol.'):<11}"
-    fields = " ".join(f"{name}={_short(value)}" for name, value in line.fields.items() if _is_short(value))
+    shown = {} if line.fields.get("event") == "alert" else line.fields
+    fields = " ".join(f"{name}={_short(value)}" for name, value in shown.items() if _is_short(value))
     message = line.message.translate(_CONTROLS)
     if is_coloured:
         colour = _COLOURS.get(line.level, "")

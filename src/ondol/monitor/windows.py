@@ -25,7 +25,7 @@ __all__ = ["MAX_PACKED_BYTES", "SLOT_S", "WHOLE", "Window", "Windows"]
 
 SLOT_S: Final = 10.0
 
-MAX_PACKED_BYTES: Final = 9_000
+MAX_PACKED_BYTES: Final = 7_200
 """Most bytes that the packed slots of a series take together, their objects included."""
 
 MAX_KEPT_BYTES: Final = 3_200
@@ -129,6 +129,17 @@ class Windows:
         coarsest = max(self._coarseness)
         if coarsest and self.packed_bytes < MAX_PACKED_BYTES // 2:
             self._coarseness[self._coarseness.index(coarsest)] -= 1  # there is room for shorter slots again
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Keep nothing that was made of slots which are no more: it would hold on to them."""
+        alive = {id(packed) for packed in self._slots}
+        parts = self._parts
+        is_alive = [all(id(slot) in alive for slot in source) for source in parts.sources]
+        self._parts = parts._replace(
+            sources=tuple(source if stays else [] for source, stays in zip(parts.sources, is_alive, strict=True)),
+            packed=tuple(packed if stays else b"" for packed, stays in zip(parts.packed, is_alive, strict=True)),
+        )
 
     @property
     def packed_bytes(self) -> int:

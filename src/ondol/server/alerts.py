@@ -45,6 +45,7 @@ async def get_alerts(request: Request) -> Response:
     alerts = monitor.alert_stats()
     fitted = {silence.id: _fitted(silence, rules) for silence in monitor.silences()}
     overview = {
+        "is_enabled": alerts["is_enabled"],
         "rules": rules,
         "active": alerts["active"],
         "silences": [{**silence, "rules": fitted.get(silence["id"], [])} for silence in alerts["silences"]],
@@ -71,7 +72,9 @@ async def add_silence(request: Request) -> Response:
     try:
         silence = monitor.silence_alerts(body.matchers, duration_s, comment=body.comment, created_by=body.created_by)
     except MonitorError as exc:
-        raise InvalidRequestError(str(exc), FieldError("body", str(exc))) from exc
+        # The monitor's own word for it; a client is told the name that it gave.
+        field = "duration_seconds" if str(exc).startswith("silence: duration_s=") else "body"
+        raise InvalidRequestError(str(exc), FieldError(field, str(exc))) from exc
     shown = {
         **silence.as_dict(),
         "state": "active",

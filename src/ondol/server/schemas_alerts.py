@@ -68,8 +68,10 @@ class AlertTransition(msgspec.Struct, kw_only=True):
 
 
 class ActiveAlert(AlertTransition, kw_only=True):
-    """An alert that fires, as it was when it did."""
+    """An alert that fires: as it was when it did, with the newest figure."""
 
+    value: Annotated[float | None, Meta(description="The newest figure; null while there is none.")]
+    fired_value: Annotated[float | None, Meta(description="The figure when it fired; null when there was none.")]
     since_seconds: Annotated[float, Meta(description="For how long it has been firing.")]
     silenced_by: Annotated[str | None, Meta(description="The silence that holds back its notices; null: none.")]
 
@@ -103,6 +105,12 @@ class AlertSilence(msgspec.Struct, kw_only=True):
 class AlertOverview(msgspec.Struct, kw_only=True):
     """Everything about alerts at this moment."""
 
+    is_enabled: Annotated[
+        bool,
+        Meta(
+            description="Whether the rules are watched; not with `ENABLE_PERFORMANCE_MONITORING=false`: no alert fires."
+        ),
+    ]
     rules: list[AlertRuleState]
     active: Annotated[list[ActiveAlert], Meta(description="Those that fire, in the order of the rules.")]
     silences: Annotated[list[AlertSilence], Meta(description="Active or still to come.")]

@@ -59,6 +59,7 @@ def snapshot(
         },
         "cache": _cache(_mapping(stats.get("cache"))),
         "preloader": _preloader(_mapping(stats.get("preloader"))),
+        "is_monitored": monitor.get("is_enabled") is not False,
         "alerts": _alerts(monitor.get("alerts")),
         **_around_alerts(_mapping(monitor.get("alerts"))),
         "tuner": _tuner(_mapping(stats.get("tuner"))),
@@ -181,7 +182,8 @@ def _alert(alert: object, silence_ends: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": _text(given.get("name") or given.get("rule")) if given else _text(alert),
         "severity": _text(given.get("severity")) or "warning",
-        "reason": _text(given.get("reason") or given.get("condition")),
+        # The value beside it is the newest: not the reason, which names the one that it had when it fired.
+        "reason": _text(given.get("condition") or given.get("reason")),
         "message": _text(given.get("message")),
         "starts_at": _number(given.get("starts_at") or None),
         "is_silenced": silence is not None,

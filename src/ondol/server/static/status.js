@@ -265,8 +265,11 @@ function renderAlerts(s) {
   $("alert-events-part").hidden = !s.alert_events.length;
   $("notices-part").hidden = !s.notices.length;
   setText($("alert-count"), s.alerts.length ? String(s.alerts.length) : "");
+  const none = s.is_monitored ? texts.noAlerts : texts.notMonitored;
+  setText($("alerts-empty"), none);
+  $("alerts-empty").classList.toggle("calm", s.is_monitored);
   $("alerts-empty").hidden = s.alerts.length > 0;
-  if (s.alerts.length !== (latest?.alerts.length ?? 0)) announce(s.alerts.length ? texts.saidAlerts(s.alerts.length) : texts.noAlerts);
+  if (s.alerts.length !== (latest?.alerts.length ?? 0)) announce(s.alerts.length ? texts.saidAlerts(s.alerts.length) : none);
 }
 
 function renderTuning(s) {
