@@ -117,14 +117,11 @@ class Sketch:
 
         Values of zero and below count for each of them.
         """
-        counts, low = counts_of(self.positive), self.positive.low
-        within, found, start = self.count - sum(counts), [], 0
-        for bucket in buckets:
-            end = max(start, bucket - low + 1)
-            within += sum(counts[start:end])
-            start = end
-            found.append(within)
-        return found
+        above = list(accumulate(counts_of(self.positive)))
+        if not above:
+            return [self.count] * len(buckets)
+        base, low, last = self.count - above[-1], self.positive.low, len(above) - 1
+        return [base + above[min(bucket - low, last)] if bucket >= low else base for bucket in buckets]
 
     def pack(self, *, is_final: bool) -> bytes:
         """Return it as bytes; one that is final, or large, is compressed."""
