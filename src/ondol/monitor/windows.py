@@ -28,7 +28,7 @@ SLOT_S: Final = 10.0
 MAX_PACKED_BYTES: Final = 7_200
 """Most bytes that the packed slots of a series take together, their objects included."""
 
-MAX_KEPT_BYTES: Final = 3_200
+MAX_KEPT_BYTES: Final = 1_600
 """Most bytes of what is kept put together for reading."""
 
 _LEVELS: Final = (
