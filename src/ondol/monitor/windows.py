@@ -25,7 +25,7 @@ __all__ = ["MAX_PACKED_BYTES", "SLOT_S", "WHOLE", "Window", "Windows"]
 
 SLOT_S: Final = 10.0
 
-MAX_PACKED_BYTES: Final = 7_200
+MAX_PACKED_BYTES: Final = 8_200
 """Most bytes that the packed slots of a series take together, their objects included."""
 
 MAX_KEPT_BYTES: Final = 1_600
