@@ -121,7 +121,8 @@ class PerformanceMonitor(Recording, AlertControls):
         for name, value, unit in self._health.sample_metrics():
             self.add_metric(name, value, unit)
         self._ask_probes()
-        self._alerts.evaluate(self.read)
+        self.fold()  # once for all rules
+        self._alerts.evaluate(self._read_counted)
         if self.now() - self._reported_at_s >= REPORT_INTERVAL_S:
             self._report()
 

@@ -244,6 +244,10 @@ class Recording:
     def read(self, query: Query) -> Reading | None:
         """Answer ``query``, ``None`` when there are no such values."""
         self.fold()
+        return self._read_counted(query)
+
+    def _read_counted(self, query: Query) -> Reading | None:
+        """Answer ``query`` from what is counted already."""
         with self._lock:
             return self._book.reading(query, self.now())
 
