@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import click
-from click.core import ParameterSource
 
+from ondol.cli.asking import asking_of, checked, print_answer
 from ondol.cli.options import examples, json_option, timeout_option, url_option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from ondol.cli.client import ServerClient
 
@@ -48,60 +48,16 @@ def command(context: click.Context, /, url: str | None, timeout_s: float, is_jso
     client = client_of(url, timeout_s)
     overview = _overview(client)
     if is_json:
-        _print_json(client, overview)
+        print_answer(client, overview)
     else:
         _print_overview(overview)
 
 
-def _asking(
-    name: str, short_help: str, *lines: str, is_admin: bool = False
-) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Return a decorator: the function is a command that gets the client, ``is_json``, and its own parameters."""
-
-    def decorate(function: Callable[..., int | None]) -> click.Command:
-        @click.pass_context
-        def asking(
-            context: click.Context, /, url: str | None, timeout_s: float, is_json: bool, **given: Any
-        ) -> int | None:
-            from ondol.cli.client import client_of
-
-            assert context.parent is not None, "these are commands of `ondol alerts`"
-            above = context.parent.params
-            if context.get_parameter_source("timeout_s") is ParameterSource.DEFAULT:
-                timeout_s = above["timeout_s"]
-            client = client_of(url or above["url"], timeout_s, is_admin=is_admin)
-            return function(client, is_json=is_json or above["is_json"], **given)
-
-        asking.__doc__ = function.__doc__
-        asking.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
-        decorated = url_option(timeout_option(json_option(asking)))
-        return command.command(name, short_help=short_help, epilog=examples(*lines))(decorated)
-
-    return decorate
-
-
-def _checked(client: ServerClient, answer: dict[str, Any], *needed: str) -> dict[str, Any]:
-    """Return an answer that has the members that are needed.
-
-    Raises:
-        ServerError: it is no answer of a server that knows the path, or one of another version.
-    """
-    from ondol.errors import ServerError
-
-    if not all(name in answer for name in needed):
-        message = f"{client.url} did not answer as expected; is that an ondol server, of this version?"
-        raise ServerError(message)
-    return answer
+_asking = asking_of(command)
 
 
 def _overview(client: ServerClient) -> dict[str, Any]:
-    return _checked(client, client.get("/v1/alerts"), "rules", "active", "silences")
-
-
-def _print_json(client: ServerClient, answer: Mapping[str, Any]) -> None:
-    from ondol.cli.output import print_json
-
-    print_json({"url": client.url, **answer})
+    return checked(client, client.get("/v1/alerts"), "rules", "active", "silences")
 
 
 # --- what is, and what was ---
@@ -132,7 +88,7 @@ def _rules(client: ServerClient, *, is_json: bool) -> None:
     overview = _overview(client)
     rules, is_watched = overview["rules"], _is_watched(overview)
     if is_json:
-        _print_json(client, {"is_enabled": is_watched, "data": rules})
+        print_answer(client, {"is_enabled": is_watched, "data": rules})
         return
     from ondol.cli.alert_rows import UNWATCHED, print_rows, rule_row
     from ondol.cli.messages import print_warning
@@ -149,9 +105,9 @@ def _rules(client: ServerClient, *, is_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="Most transitions to show.")
 def _history(client: ServerClient, *, is_json: bool, limit: int) -> None:
     """Show the last transitions of alerts, newest first."""
-    history = _checked(client, client.get(f"/v1/alerts/history?limit={limit}"), "data")
+    history = checked(client, client.get(f"/v1/alerts/history?limit={limit}"), "data")
     if is_json:
-        _print_json(client, history)
+        print_answer(client, history)
         return
     from ondol.cli.alert_rows import event_row, print_rows
 
@@ -222,9 +178,9 @@ def _silence(
     answer = client.send("POST", "/v1/alerts/silences", content, accepted=(422,))
     if (refused := _refused(_in_terms_of_options(answer, duration), "invalid-request")) is not None:
         return refused
-    silence = _checked(client, answer, "id", "ends_at")
+    silence = checked(client, answer, "id", "ends_at")
     if is_json:
-        _print_json(client, silence)
+        print_answer(client, silence)
         return None
     _tell_silence(silence)
     return None
@@ -267,7 +223,7 @@ def _silences(client: ServerClient, *, is_json: bool) -> None:
     """List the silences that are active or still to come."""
     silences = _overview(client)["silences"]
     if is_json:
-        _print_json(client, {"data": silences})
+        print_answer(client, {"data": silences})
         return
     from ondol.cli.alert_rows import print_rows, silence_row
 
@@ -283,9 +239,9 @@ def _unsilence(client: ServerClient, *, is_json: bool, silence_id: str) -> int |
     if (refused := _refused(answer, "unknown-silence")) is not None:
         return refused
     if answer:
-        _checked(client, answer, "removed")  # a 404 that no server of this version gives
+        checked(client, answer, "removed")  # a 404 that no server of this version gives
     if is_json:
-        _print_json(client, {"removed": silence_id})
+        print_answer(client, {"removed": silence_id})
     else:
         from ondol.cli.layout import clean
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import click
-from click.core import ParameterSource
 
+from ondol.cli.asking import asking_of, checked, print_answer
 from ondol.cli.options import complete_served_model, examples, json_option, timeout_option, url_option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from ondol.cli.client import ServerClient
 
@@ -45,31 +45,7 @@ def command(url: str | None, timeout_s: float, is_json: bool) -> None:
     del url, timeout_s, is_json  # for the commands below
 
 
-def _asking(
-    name: str, short_help: str, *lines: str, is_admin: bool = False
-) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Return a decorator: the function is a command that gets the client, ``is_json``, and its own parameters."""
-
-    def decorate(function: Callable[..., int | None]) -> click.Command:
-        @click.pass_context
-        def asking(
-            context: click.Context, /, url: str | None, timeout_s: float, is_json: bool, **given: Any
-        ) -> int | None:
-            from ondol.cli.client import client_of
-
-            assert context.parent is not None, "these are commands of `ondol preload`"
-            above = context.parent.params
-            if context.get_parameter_source("timeout_s") is ParameterSource.DEFAULT:
-                timeout_s = above["timeout_s"]
-            client = client_of(url or above["url"], timeout_s, is_admin=is_admin)
-            return function(client, is_json=is_json or above["is_json"], **given)
-
-        asking.__doc__ = function.__doc__
-        asking.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]  # click's own
-        decorated = url_option(timeout_option(json_option(asking)))
-        return command.command(name, short_help=short_help, epilog=examples(*lines))(decorated)
-
-    return decorate
+_asking = asking_of(command)
 
 
 def _get(client: ServerClient, path: str, *needed: str) -> dict[str, Any]:
@@ -78,26 +54,11 @@ def _get(client: ServerClient, path: str, *needed: str) -> dict[str, Any]:
     Raises:
         ServerError: it is no answer of a server that knows the path, or one of another version.
     """
-    return _checked(client, client.get(path), *needed)
-
-
-def _checked(client: ServerClient, answer: dict[str, Any], *needed: str) -> dict[str, Any]:
-    from ondol.errors import ServerError
-
-    if not all(name in answer for name in needed):
-        message = f"{client.url} did not answer as expected; is that an ondol server, of this version?"
-        raise ServerError(message)
-    return answer
+    return checked(client, client.get(path), *needed)
 
 
 def _path(model: str, action: str = "") -> str:
     return f"/v1/preload/models/{quote(model, safe='')}{action}"
-
-
-def _print_json(client: ServerClient, answer: Mapping[str, Any]) -> None:
-    from ondol.cli.output import print_json
-
-    print_json({"url": client.url, **answer})
 
 
 @_asking("plan", "Show what is loaded ahead of use now and next.", "ondol preload plan", "ondol preload plan --json")
@@ -105,7 +66,7 @@ def _plan(client: ServerClient, *, is_json: bool) -> None:
     """Show what is loaded now and next, what is left out or blocked and why, what is foreseen, and the hints."""
     plan = _get(client, "/v1/preload", "words", "statistics")
     if is_json:
-        _print_json(client, plan)
+        print_answer(client, plan)
         return
     from ondol.cli.layout import clean
 
@@ -121,7 +82,7 @@ def _forecast(client: ServerClient, *, is_json: bool, limit: int) -> None:
     """Show of each model its uses, when it is expected next, and what becomes of it: those in memory first."""
     forecast = _get(client, f"/v1/preload/forecast?limit={limit}", "data")
     if is_json:
-        _print_json(client, forecast)
+        print_answer(client, forecast)
     else:
         _print_forecast(forecast["data"])
 
@@ -180,11 +141,11 @@ def _tell(client: ServerClient, answer: dict[str, Any], *, is_json: bool) -> int
     if (refused := _refused(answer, "unknown-model")) is not None:
         return refused
     if is_json:
-        _print_json(client, _checked(client, answer, "words"))
+        print_answer(client, checked(client, answer, "words"))
         return None
     from ondol.cli.layout import clean
 
-    click.echo(clean(str(_checked(client, answer, "words")["words"])))
+    click.echo(clean(str(checked(client, answer, "words")["words"])))
     return None
 
 
@@ -229,9 +190,9 @@ def _hint(client: ServerClient, *, is_json: bool, model: str, hold_s: float, **w
     answer = client.send("POST", "/v1/preload/hints", content, accepted=(422,))
     if (refused := _refused(answer, "invalid-request")) is not None:
         return refused
-    hint = _checked(client, answer, "id", "description")
+    hint = checked(client, answer, "id", "description")
     if is_json:
-        _print_json(client, hint)
+        print_answer(client, hint)
         return None
     from ondol.cli.layout import clean
 
@@ -252,7 +213,7 @@ def _hints(client: ServerClient, *, is_json: bool) -> None:
     """List the hints, the one that acts next first."""
     hints = _get(client, "/v1/preload/hints", "data")
     if is_json:
-        _print_json(client, hints)
+        print_answer(client, hints)
     else:
         _print_hints(hints["data"])
 
@@ -306,9 +267,9 @@ def _unhint(client: ServerClient, *, is_json: bool, hint_id: str) -> int | None:
     if (refused := _refused(answer, "unknown-hint")) is not None:
         return refused
     if answer:
-        _checked(client, answer, "removed")  # a 404 that no server of this version gives
+        checked(client, answer, "removed")  # a 404 that no server of this version gives
     if is_json:
-        _print_json(client, {"removed": hint_id})
+        print_answer(client, {"removed": hint_id})
     else:
         from ondol.cli.layout import clean
 

@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from ondol.errors import MonitorError
-from ondol.server.decoding import read_request
+from ondol.server.decoding import read_limit, read_request
 from ondol.server.plain import to_plain
 from ondol.server.problems import FieldError, InvalidRequestError, UnknownSilenceError
 from ondol.server.schemas_alerts import (
@@ -58,7 +58,7 @@ async def get_alerts(request: Request) -> Response:
 
 async def get_history(request: Request) -> Response:
     """Answer with the last transitions, newest first."""
-    limit = _limit(request.query_params.get("limit"))
+    limit = read_limit(request.query_params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
     events = _monitor(request).alert_history()
     newest = [event.as_dict() for event in reversed(events[-limit:])]
     return _json({"data": newest, "total": len(events)}, AlertHistory)
@@ -122,15 +122,6 @@ def _monitor(request: Request) -> Monitor:
 
 def _fitted(silence: Silence, rules: Sequence[Mapping[str, Any]]) -> list[str]:
     return [rule["name"] for rule in rules if silence.is_matching(rule["labels"])]
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_LIMIT)) and 1 <= int(text) <= MAX_LIMIT:
-        return int(text)
-    message = f"must be a whole number from 1 to {MAX_LIMIT}, not {text!r:.50}"
-    raise InvalidRequestError(f"limit {message}", FieldError("limit", message, limit=MAX_LIMIT))
 
 
 def _json(answer: Mapping[str, Any], form: type[msgspec.Struct], status: int = 200) -> Response:

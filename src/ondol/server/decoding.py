@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from ondol.settings import Settings
 
-__all__ = ["ClientGoneError", "check_batch_size", "check_texts", "decode", "read_body", "read_request"]
+__all__ = ["ClientGoneError", "check_batch_size", "check_texts", "decode", "read_body", "read_limit", "read_request"]
 
 T = TypeVar("T")
 
@@ -232,3 +232,17 @@ def check_batch_size(count: int, *, field: str, max_count: int) -> None:
     if count > max_count:
         message = f"holds {count} items, at most {max_count} are allowed in one request (ONDOL_MAX_BATCH_TEXTS)"
         raise InvalidRequestError(f"{field} {message}", FieldError(field, message, limit=max_count))
+
+
+def read_limit(text: str | None, *, default: int, most: int) -> int:
+    """Return the query parameter ``limit``: a whole number from 1 to ``most``, ``default`` when it is not given.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if text is None:
+        return default
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most:
+        return int(text)
+    message = f"must be a whole number from 1 to {most}, not {text!r:.50}"
+    raise InvalidRequestError(f"limit {message}", FieldError("limit", message, limit=most))

@@ -8,7 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from ondol.errors import ConfigurationError, UnknownHintError
-from ondol.server.decoding import read_request
+from ondol.server.decoding import read_limit, read_request
 from ondol.server.plain import to_plain
 from ondol.server.problems import FieldError, InvalidRequestError
 from ondol.server.schemas_preload import PreloadHint, PreloadHintList, PreloadHintRequest, PreloadOutlook
@@ -44,7 +44,7 @@ async def get_plan(request: Request) -> Response:
 
 async def get_forecast(request: Request) -> Response:
     """Answer with what is foreseen of each model."""
-    limit = _limit(request.query_params.get("limit"))
+    limit = read_limit(request.query_params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT)
     rows = _preloader(request).forecast()
     return _json({"data": rows[:limit], "total": len(rows)})
 
@@ -116,15 +116,6 @@ def _outlook(request: Request) -> Response:
 
 def _shown(hint: HintStatus) -> PreloadHint:
     return PreloadHint(**hint.as_dict())
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LIMIT
-    if text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_LIMIT)) and 1 <= int(text) <= MAX_LIMIT:
-        return int(text)
-    message = f"must be a whole number from 1 to {MAX_LIMIT}, not {text!r:.50}"
-    raise InvalidRequestError(f"limit {message}", FieldError("limit", message, limit=MAX_LIMIT))
 
 
 def _json(answer: Any, status: int = 200) -> Response:
